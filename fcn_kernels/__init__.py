@@ -1,0 +1,20 @@
+"""Operators for dense prediction: bilinear upsampling, losses and label maps that never hold full-resolution scores."""
+
+from .backend import use_backend
+from .checks import check_target
+from .grid import BilinearGrid, CoordMap
+from .ops.upsample_add import upsample_add
+from .ops.upsample_argmax import upsample_argmax
+from .ops.upsample_cross_entropy import upsample_cross_entropy
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BilinearGrid",
+    "CoordMap",
+    "check_target",
+    "upsample_add",
+    "upsample_argmax",
+    "upsample_cross_entropy",
+    "use_backend",
+]

@@ -1,0 +1,109 @@
+"""Checks of arguments shared by the operators. Messages say operator, argument, what was given and what is wanted."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .backend import DTYPES
+from .grid import BilinearGrid
+
+TARGET_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
+REDUCTIONS = ("none", "sum", "mean")
+
+
+def _names(dtypes: tuple[torch.dtype, ...]) -> str:
+    return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+
+
+def check_scores(operator: str, argument: str, x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{operator}: {argument} must be a Tensor, got {type(x).__name__}")
+    if x.dtype not in DTYPES:
+        raise TypeError(f"{operator}: {argument} must be one of {_names(DTYPES)}, got {x.dtype}")
+    if x.dim() != 4:
+        raise ValueError(f"{operator}: {argument} must be [N, C, H, W], got shape {tuple(x.shape)}")
+    if x.shape[1] == 0 or x.shape[2] == 0 or x.shape[3] == 0:
+        raise ValueError(f"{operator}: {argument} must have C, H, W of at least 1, got shape {tuple(x.shape)}")
+
+
+def check_same(operator: str, argument: str, given: Tensor, other: str, x: Tensor, *, dtype: bool) -> None:
+    """``given`` lives on the device of ``x`` and, if ``dtype``, has its dtype."""
+    if not isinstance(given, Tensor):
+        raise TypeError(f"{operator}: {argument} must be a Tensor, got {type(given).__name__}")
+    if given.device != x.device:
+        raise ValueError(f"{operator}: {argument} is on {given.device} and {other} on {x.device}; put them on one device")
+    if dtype and given.dtype != x.dtype:
+        raise TypeError(f"{operator}: {argument} must have the dtype of {other}, {x.dtype}; got {given.dtype}")
+
+
+def output_grid(
+    operator: str, x: Tensor, grid: BilinearGrid | None, size: tuple[int, int] | None, source: str
+) -> BilinearGrid:
+    """``grid`` itself, checked against ``size``, or the sampling of ``F.interpolate`` to ``size``."""
+    if size is not None and len(size) != 2:
+        raise ValueError(f"{operator}: size must be (height, width), got {tuple(size)}")
+    if grid is None:
+        if size is None:
+            raise ValueError(f"{operator}: give one of {source}, or nothing says how large the output is")
+        return BilinearGrid.interpolate((x.shape[2], x.shape[3]), (size[0], size[1]))
+    if not isinstance(grid, BilinearGrid):
+        raise TypeError(f"{operator}: grid must be a BilinearGrid, got {type(grid).__name__}")
+    if size is not None and (grid.size[0] != size[0] or grid.size[1] != size[1]):
+        raise ValueError(f"{operator}: grid makes {tuple(grid.size)} pixels, and {source} wants {tuple(size)}")
+    return grid
+
+
+def check_loss_arguments(
+    operator: str,
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    reduction: str,
+    label_smoothing: float,
+) -> None:
+    """What the two losses share; ``target``'s height and width are for the caller to compare."""
+    check_same(operator, "target", target, "the scores", x, dtype=False)
+    if target.dtype not in TARGET_DTYPES:
+        raise TypeError(f"{operator}: target must be one of {_names(TARGET_DTYPES)}, got {target.dtype}")
+    if target.dim() != 3 or target.shape[0] != x.shape[0]:
+        raise ValueError(f"{operator}: target must be [N, H, W] with N = {x.shape[0]}, got shape {tuple(target.shape)}")
+    if weight is not None:
+        check_same(operator, "weight", weight, "the scores", x, dtype=False)
+        if weight.shape != (x.shape[1],):
+            raise ValueError(f"{operator}: weight must have shape [{x.shape[1]}], one per class, got {tuple(weight.shape)}")
+        if not weight.dtype.is_floating_point:
+            raise TypeError(f"{operator}: weight must be floating point, got {weight.dtype}")
+    if pixel_weight is not None:
+        check_same(operator, "pixel_weight", pixel_weight, "the scores", x, dtype=False)
+        if pixel_weight.shape != target.shape:
+            raise ValueError(
+                f"{operator}: pixel_weight must have the shape of target, {tuple(target.shape)}, got {tuple(pixel_weight.shape)}"
+            )
+        if not pixel_weight.dtype.is_floating_point:
+            raise TypeError(f"{operator}: pixel_weight must be floating point, got {pixel_weight.dtype}")
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"{operator}: reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"{operator}: label_smoothing must lie in [0, 1], got {label_smoothing}")
+
+
+def check_target(target: Tensor, classes: int, ignore_index: int = -100) -> None:
+    """Raise ``ValueError`` naming the first label that is neither in ``[0, classes)`` nor ``ignore_index``.
+
+    ``target`` is an integer tensor of any shape on any device. Reads the result back, so it synchronises with a GPU:
+    for debugging a loss that became NaN there (on a CPU the losses check by themselves).
+    """
+    label = target.long()
+    bad = ((label < 0) | (label >= classes)) & (label != ignore_index)
+    if bad.any():
+        position = tuple(bad.nonzero()[0].tolist())
+        raise ValueError(bad_label_message("check_target", int(label[position]), position, classes, ignore_index))
+
+
+def bad_label_message(operator: str, value: int, position: tuple[int, ...], classes: int, ignore_index: int) -> str:
+    return (
+        f"{operator}: target{list(position)} is {value}; labels must lie in [0, {classes}) "
+        f"or be ignore_index = {ignore_index}"
+    )

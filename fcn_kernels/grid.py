@@ -1,0 +1,152 @@
+"""Where output pixels sample a coarse map: exact affine coordinate maps.
+
+Every bilinear upsampling in this field is, per axis, ``u = scale * y + shift`` (input pixel centres at integers) with
+bilinear weights ``max(0, 1 - |u - i|)`` and a border rule. All numbers here are rationals held as integers: they stay
+exact at any size, and they stay symbolic under ``torch.compile`` with dynamic shapes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+Border = Literal["zeros", "clamp"]
+BORDERS: tuple[Border, ...] = ("zeros", "clamp")
+
+
+@dataclass(frozen=True)
+class CoordMap:
+    """The affine map from an index of a layer's output to the coordinate of its input that it is centred on.
+
+    ``coordinate = scale * index + shift``, exact. Chain layers from the input on with ``then``:
+    ``CoordMap.conv(3, padding=1).then(CoordMap.conv(2, stride=2))``.
+    """
+
+    scale: Fraction = Fraction(1)
+    shift: Fraction = Fraction(0)
+
+    @classmethod
+    def conv(cls, kernel_size: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> CoordMap:
+        """Convolution or pooling."""
+        return cls(Fraction(stride), Fraction(dilation * (kernel_size - 1), 2) - padding)
+
+    @classmethod
+    def conv_transpose(cls, kernel_size: int, stride: int = 1, padding: int = 0) -> CoordMap:
+        """Transposed convolution (Caffe: deconvolution)."""
+        return cls(Fraction(1, stride), (padding - Fraction(kernel_size - 1, 2)) / stride)
+
+    @classmethod
+    def crop(cls, offset: int) -> CoordMap:
+        """Dropping the first ``offset`` samples."""
+        return cls(Fraction(1), Fraction(offset))
+
+    def then(self, layer: CoordMap) -> CoordMap:
+        """The map of ``layer`` applied to the output of ``self``: from its output back to the input of ``self``."""
+        return CoordMap(self.scale * layer.scale, self.scale * layer.shift + self.shift)
+
+    def crop_onto(self, reference: CoordMap) -> int:
+        """Offset at which this map must be cropped so that its samples lie on those of ``reference``.
+
+        Both maps must lead to the same input. Raises ``ValueError`` where no whole-pixel crop aligns them.
+        """
+        offset = (reference.shift - self.shift) / self.scale
+        if self.scale != reference.scale:
+            raise ValueError(f"no crop aligns maps of strides {self.scale} and {reference.scale}: strides must be equal")
+        if offset.denominator != 1 or offset < 0:
+            raise ValueError(f"no crop aligns these maps: the offset would be {offset}, and it must be a whole number >= 0")
+        return int(offset)
+
+
+@dataclass(frozen=True)
+class BilinearGrid:
+    """Output pixel ``y`` of an axis samples the input at ``(step * y + origin) / denominator``; pairs are (rows, columns).
+
+    ``border="zeros"``: taps outside the input contribute nothing, as in a transposed convolution.
+    ``border="clamp"``: the coordinate is clamped to the input, as in ``F.interpolate``.
+    Use the constructors ``transposed``, ``interpolate`` and ``from_maps``.
+    """
+
+    size: tuple[int, int]
+    step: tuple[int, int]
+    origin: tuple[int, int]
+    denominator: tuple[int, int]
+    border: Border = "zeros"
+
+    def __post_init__(self) -> None:
+        if self.border not in BORDERS:
+            raise ValueError(f"BilinearGrid: border must be one of {BORDERS}, got {self.border!r}")
+        if self.size[0] < 0 or self.size[1] < 0:
+            raise ValueError(f"BilinearGrid: size must not be negative, got {tuple(self.size)}")
+        if self.denominator[0] < 1 or self.denominator[1] < 1:
+            raise ValueError(f"BilinearGrid: denominator must be positive, got {tuple(self.denominator)}")
+        if self.step[0] < 0 or self.step[1] < 0:
+            raise ValueError(f"BilinearGrid: step must not be negative, got {tuple(self.step)}")
+
+    @property
+    def scale(self) -> tuple[Fraction, Fraction]:
+        """Input pixels per output pixel."""
+        return Fraction(self.step[0], self.denominator[0]), Fraction(self.step[1], self.denominator[1])
+
+    @property
+    def shift(self) -> tuple[Fraction, Fraction]:
+        """Input coordinate of output pixel 0."""
+        return Fraction(self.origin[0], self.denominator[0]), Fraction(self.origin[1], self.denominator[1])
+
+    @classmethod
+    def transposed(
+        cls, stride: int, crop: int, size: tuple[int, int], kernel_size: int | None = None
+    ) -> BilinearGrid:
+        """``conv_transpose2d`` with a bilinear kernel, cropped at offset ``crop`` to ``size`` (FCN's upsampling).
+
+        ``kernel_size`` is ``2 * stride - stride % 2`` unless given; ``2 * stride - 1`` in FCN-AlexNet and -GoogLeNet.
+        Only those two are bilinear interpolation, so anything else raises ``ValueError``.
+        """
+        if stride < 1:
+            raise ValueError(f"BilinearGrid.transposed: stride must be at least 1, got {stride}")
+        if kernel_size is None:
+            kernel_size = 2 * stride - stride % 2
+        if kernel_size not in (2 * stride, 2 * stride - 1) or (kernel_size == 2 * stride and stride % 2):
+            raise ValueError(
+                f"BilinearGrid.transposed: kernel_size for stride {stride} must be {2 * stride - 1}"
+                + ("" if stride % 2 else f" or {2 * stride}")
+                + f" (others do not interpolate), got {kernel_size}"
+            )
+        origin = 2 * crop - (kernel_size - 1)
+        return cls((size[0], size[1]), (2, 2), (origin, origin), (2 * stride, 2 * stride), "zeros")
+
+    @classmethod
+    def interpolate(
+        cls, input_size: tuple[int, int], output_size: tuple[int, int], align_corners: bool = False
+    ) -> BilinearGrid:
+        """The sampling of ``F.interpolate(mode="bilinear", size=output_size)``."""
+        (h, w), (height, width) = input_size, output_size
+        if align_corners:
+            # One output pixel samples coordinate 0, as in PyTorch.
+            step = (h - 1 if height > 1 else 0, w - 1 if width > 1 else 0)
+            denominator = (height - 1 if height > 1 else 1, width - 1 if width > 1 else 1)
+            return cls((height, width), step, (0, 0), denominator, "clamp")
+        denominator = (2 * height if height > 0 else 1, 2 * width if width > 0 else 1)
+        return cls((height, width), (2 * h, 2 * w), (h - height, w - width), denominator, "clamp")
+
+    @classmethod
+    def from_maps(cls, size: tuple[int, int], rows: CoordMap, columns: CoordMap, border: Border = "zeros") -> BilinearGrid:
+        """From one exact affine map per axis."""
+        denominators = []
+        for axis in (rows, columns):
+            denominators.append(axis.scale.denominator * axis.shift.denominator)
+        axes = tuple(zip((rows, columns), denominators, strict=True))
+        step = tuple(int(axis.scale * d) for axis, d in axes)
+        origin = tuple(int(axis.shift * d) for axis, d in axes)
+        return cls(size, step, origin, (denominators[0], denominators[1]), border)  # type: ignore[arg-type]
+
+    def as_ints(self) -> list[int]:
+        """``[height, width, step, origin, denominator of rows, ... of columns, border]``: what kernels are given."""
+        rows, columns = zip(self.step, self.origin, self.denominator, strict=True)
+        return [*self.size, *rows, *columns, BORDERS.index(self.border)]
+
+    @classmethod
+    def from_ints(cls, ints: list[int]) -> BilinearGrid:
+        """The inverse of ``as_ints``."""
+        height, width, a, b, d, e, f, g, border = ints
+        return cls((height, width), (a, e), (b, f), (d, g), BORDERS[border])

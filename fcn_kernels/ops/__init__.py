@@ -1,0 +1,1 @@
+"""The operators: one folder each, with the public function, the reference and a module for each backend."""

@@ -1,0 +1,213 @@
+"""Cross-entropy loss straight from coarse scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ...backend import choose, define_op, implementation
+from ...checks import REDUCTIONS, check_loss_arguments, check_scores, output_grid
+from ...grid import BilinearGrid
+from .reference import upsample_cross_entropy as upsample_cross_entropy_reference
+
+
+def upsample_cross_entropy(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    grid: BilinearGrid | None = None,
+    pixel_weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    backend: str | None = None,
+) -> Tensor:
+    """Per-pixel softmax cross-entropy of upsampled scores, without the upsampled scores.
+
+    Replaces ``F.cross_entropy(F.interpolate(x, target.shape[1:], mode="bilinear"), target, ...)``. The forward pass makes
+    the gradient of ``x`` as well when one is needed. Memory: a few times ``x``; nothing of size C x H x W exists.
+
+    Args:
+        x: coarse scores ``[N, C, h, w]``, float32, bfloat16, float16 or float64, contiguous or channels_last.
+        target: labels ``[N, H, W]``, uint8, int16, int32 or int64.
+        weight: ``[C]``, a weight for each class, as in ``F.cross_entropy``.
+        grid: where pixels sample ``x``; ``F.interpolate(align_corners=False)`` to the size of ``target`` if None.
+        pixel_weight: ``[N, H, W]``, a weight for each pixel (0 leaves it out): loss sampling (CVPR 2015, section 4.4).
+        ignore_index: pixels with this label count nowhere.
+        reduction: ``"mean"`` divides by the sum of class weight x pixel weight over counted pixels; ``"sum"``; ``"none"``
+            gives ``[N, H, W]``.
+        label_smoothing: in [0, 1], as in ``F.cross_entropy``.
+        backend: ``"reference"``, ``"cpu"``, ... or None for the default (``use_backend``).
+
+    Returns the loss in float32 (float64 for float64 scores). Where no pixel counts, ``"mean"`` is 0 with zero gradient
+    (``F.cross_entropy`` gives NaN). Differentiable once, in ``x``; the gradient is summed in float32 and repeats bit for
+    bit. A label out of range raises ``ValueError`` on a CPU and makes the loss NaN on a GPU (see ``check_target``).
+    Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong.
+    """
+    check_scores("upsample_cross_entropy", "x", x)
+    check_loss_arguments("upsample_cross_entropy", x, target, weight, pixel_weight, reduction, label_smoothing)
+    grid = output_grid("upsample_cross_entropy", x, grid, (target.shape[1], target.shape[2]), "target")
+    backend = choose("upsample_cross_entropy", backend, x.device.type)
+    if backend == "reference":
+        return upsample_cross_entropy_reference(
+            x, target, weight, pixel_weight, grid, ignore_index, reduction, label_smoothing
+        )
+    options = (grid.as_ints(), ignore_index, REDUCTIONS.index(reduction), label_smoothing, backend)
+    if reduction == "none":
+        loss: Tensor = _PixelLoss.apply(x, target, weight, pixel_weight, *options)
+    else:
+        loss = _ReducedLoss.apply(x, target, weight, pixel_weight, *options)
+    return loss
+
+
+class _ReducedLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        pixel_weight: Tensor | None,
+        grid: list[int],
+        ignore_index: int,
+        reduction: int,
+        label_smoothing: float,
+        backend: str,
+    ) -> Tensor:
+        loss, scale, grad = _forward(
+            x, target, weight, pixel_weight, grid, ignore_index, reduction, label_smoothing,
+            ctx.needs_input_grad[0], backend,
+        )  # fmt: skip
+        ctx.dtype = x.dtype
+        ctx.save_for_backward(scale, grad)
+        return loss  # type: ignore[no-any-return]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
+        scale, grad = ctx.saved_tensors
+        return (grad * (scale * grad_loss)).to(ctx.dtype), *(None,) * 8
+
+
+class _PixelLoss(torch.autograd.Function):
+    """reduction="none": the gradient is that of the sum with each pixel weighed by its incoming gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        pixel_weight: Tensor | None,
+        grid: list[int],
+        ignore_index: int,
+        reduction: int,
+        label_smoothing: float,
+        backend: str,
+    ) -> Tensor:
+        ctx.options = (grid, ignore_index, REDUCTIONS.index("sum"), label_smoothing)
+        ctx.backend = backend
+        ctx.save_for_backward(x, target, weight, pixel_weight)
+        return _pixels(x, target, weight, pixel_weight, grid, ignore_index, label_smoothing, backend)  # type: ignore[no-any-return]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
+        x, target, weight, pixel_weight = ctx.saved_tensors
+        pixel_weight = grad_loss if pixel_weight is None else grad_loss * pixel_weight
+        _, _, grad = _forward(x, target, weight, pixel_weight, *ctx.options, True, ctx.backend)
+        return grad.to(x.dtype), *(None,) * 8
+
+
+def _sum_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _run(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    grid: list[int],
+    ignore_index: int,
+    reduction: int,
+    label_smoothing: float,
+    with_grad: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss; the factor that the gradient still lacks; the gradient of the sum over pixels (empty unless asked for)."""
+    loss, scale, grad = _fake(
+        x, target, weight, pixel_weight, grid, ignore_index, reduction, label_smoothing, with_grad, backend
+    )
+    implementation("upsample_cross_entropy", backend).upsample_cross_entropy(
+        x, target, weight, pixel_weight, grid, ignore_index, REDUCTIONS[reduction], label_smoothing,
+        loss, scale, grad if with_grad else None,
+    )  # fmt: skip
+    return loss, scale, grad
+
+
+def _fake(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    grid: list[int],
+    ignore_index: int,
+    reduction: int,
+    label_smoothing: float,
+    with_grad: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    dtype = _sum_dtype(x)
+    grad = torch.empty_like(x, dtype=dtype) if with_grad else x.new_empty((0,), dtype=dtype)
+    return x.new_empty((), dtype=dtype), x.new_empty((), dtype=dtype), grad
+
+
+def _run_pixels(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    grid: list[int],
+    ignore_index: int,
+    label_smoothing: float,
+    backend: str,
+) -> Tensor:
+    loss = _fake_pixels(x, target, weight, pixel_weight, grid, ignore_index, label_smoothing, backend)
+    implementation("upsample_cross_entropy", backend).upsample_cross_entropy_pixels(
+        x, target, weight, pixel_weight, grid, ignore_index, label_smoothing, loss
+    )
+    return loss
+
+
+def _fake_pixels(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    grid: list[int],
+    ignore_index: int,
+    label_smoothing: float,
+    backend: str,
+) -> Tensor:
+    return x.new_empty((x.shape[0], grid[0], grid[1]), dtype=_sum_dtype(x))
+
+
+_forward = define_op(
+    "upsample_cross_entropy",
+    "(Tensor x, Tensor target, Tensor? weight, Tensor? pixel_weight, SymInt[] grid, int ignore_index, int reduction, "
+    "float label_smoothing, bool with_grad, str backend) -> (Tensor, Tensor, Tensor)",
+    _run,
+    _fake,
+)
+_pixels = define_op(
+    "upsample_cross_entropy_pixels",
+    "(Tensor x, Tensor target, Tensor? weight, Tensor? pixel_weight, SymInt[] grid, int ignore_index, "
+    "float label_smoothing, str backend) -> Tensor",
+    _run_pixels,
+    _fake_pixels,
+)
