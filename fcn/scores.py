@@ -1,0 +1,56 @@
+"""What a network gives: coarse scores, and where each image pixel samples them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fcn_kernels import BilinearGrid, upsample_add, upsample_argmax, upsample_cross_entropy
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a batch of images, kept at the network's own resolution.
+
+    The loss and the labels are computed from ``coarse`` and ``grid``; the ``[N, C, H, W]`` scores of every pixel exist
+    only if ``logits`` is called.
+    """
+
+    coarse: Tensor
+    """``[N, C, h, w]``."""
+    grid: BilinearGrid
+    """Where pixel ``(y, x)`` of the ``[H, W]`` image samples ``coarse``."""
+
+    def loss(
+        self,
+        target: Tensor,
+        weight: Tensor | None = None,
+        *,
+        pixel_weight: Tensor | None = None,
+        ignore_index: int = 255,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> Tensor:
+        """Cross-entropy of the pixels against ``target`` ``[N, H, W]``, as ``F.cross_entropy``; 255 is void."""
+        return upsample_cross_entropy(
+            self.coarse,
+            target,
+            weight,
+            grid=self.grid,
+            pixel_weight=pixel_weight,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+        )
+
+    def labels(self, *, confidence: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Most likely class of each pixel ``[N, H, W]``, uint8 (int64 above 256 classes).
+
+        With ``confidence``, ``(labels, probability)``: the softmax probability of that class too.
+        """
+        return upsample_argmax(self.coarse, grid=self.grid, confidence=confidence)
+
+    def logits(self) -> Tensor:
+        """The scores of every pixel ``[N, C, H, W]``."""
+        return upsample_add(self.coarse, grid=self.grid)
