@@ -36,7 +36,9 @@ class Layer:
             if self.padding and (out - 1) * self.stride >= size + self.padding:
                 out -= 1  # The last window would see padding only.
         if size < 1 or out < 1:
-            raise ValueError(f"{self.name}: an input of size {size} is too small for its kernel of size {self.kernel_size}")
+            raise ValueError(
+                f"{self.name}: an input of size {size} is too small for its kernel of size {self.kernel_size}"
+            )
         return out
 
     @property

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fcn_kernels import CoordMap, upsample_add
+from fcn_kernels.grid import Border
 
 from .backbones import BACKBONES, VGG
 from .geometry import Layer, Upsampling, receptive_field
@@ -59,7 +60,7 @@ class FCN(nn.Module):
 
         deepest, *skips = self.backbone.taps
         *upscores, last = UPSCORES[config.stride]
-        border = "zeros" if config.pad == "official" else "clamp"
+        border: Border = "zeros" if config.pad == "official" else "clamp"
         self.skips = tuple(skips[: len(upscores)])
         self.score_fr = self._score(deepest)
         steps = []
@@ -176,9 +177,8 @@ def describe(model: FCN) -> list[LayerSummary]:
         stride = 1
         for step in path:
             stride = stride // step.stride if step.kind == "conv_transpose" else stride * step.stride
-        return LayerSummary(
-            layer.name, layer.kind, layer.kernel_size, layer.stride, layer.channels, count, receptive_field(path), stride
-        )
+        size = (layer.kernel_size, layer.stride, layer.channels)
+        return LayerSummary(layer.name, layer.kind, *size, count, receptive_field(path), stride)
 
     rows = [row(layer, backbone.path(layer.name)) for layer in backbone.layers]
     path = (*backbone.layers, Layer("score_fr", "conv", classes, 1))

@@ -24,7 +24,7 @@ def vgg_layers(
     """
     if pad not in PADS:
         raise ValueError(f"pad must be one of {PADS}, got {pad!r}")
-    layers = []
+    layers: list[Layer] = []
     for block, (width, depth) in enumerate(zip(widths, depths, strict=True), start=1):
         for index in range(1, depth + 1):
             padding = 100 if pad == "official" and not layers else 1
@@ -46,7 +46,9 @@ class VGG(nn.Module):
     taps = ("fc7", "pool4", "pool3")
     """Layers whose outputs ``forward`` gives, coarsest first: strides 32, 16 and 8."""
 
-    def __init__(self, layers: Sequence[Layer], in_channels: int, dropout: float, norm_groups: int | None = None) -> None:
+    def __init__(
+        self, layers: Sequence[Layer], in_channels: int, dropout: float, norm_groups: int | None = None
+    ) -> None:
         super().__init__()
         if in_channels < 1:
             raise ValueError(f"in_channels must be at least 1, got {in_channels}")

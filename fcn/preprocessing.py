@@ -1,0 +1,91 @@
+"""How raw images become network input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ChannelOrder = Literal["rgb", "bgr", "gray"]
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's mode "L".
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """``(image / scale - mean) / std`` per channel, in ``channel_order``. Saved with the weights."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channel_order: ChannelOrder = "rgb"
+    scale: float = 255.0
+
+    def __post_init__(self) -> None:
+        if self.channel_order not in get_args(ChannelOrder):
+            raise ValueError(f"channel_order must be one of {get_args(ChannelOrder)}, got {self.channel_order!r}")
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise ValueError(
+                f"mean and std must have {self.channels} values for {self.channel_order!r}, got {self.mean} and {self.std}"
+            )
+        if min(self.std) <= 0 or self.scale <= 0:
+            raise ValueError(f"std and scale must be positive, got {self.std} and {self.scale}")
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network input."""
+        return 1 if self.channel_order == "gray" else 3
+
+    def __call__(self, image: np.ndarray[Any, Any]) -> Tensor:
+        """A uint8 image ``[H, W]``, ``[H, W, 3]`` (RGB) or ``[H, W, 4]`` (alpha is dropped) as float32 ``[C, H, W]``.
+
+        Gray images are repeated into three channels and colors made gray as the network asks. Raises ``TypeError`` or
+        ``ValueError`` for anything else.
+        """
+        values = _rgb(image).astype(np.float32)
+        if self.channel_order == "gray":
+            values = (values @ _LUMA)[:, :, None] if image.ndim == 3 else values[:, :, :1]
+        elif self.channel_order == "bgr":
+            values = values[:, :, ::-1]
+        mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
+        values = (values / np.float32(self.scale) - mean) / std
+        return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
+
+    @classmethod
+    def fit(cls, images: Iterable[np.ndarray[Any, Any]]) -> Preprocessing:
+        """Mean and standard deviation of a training set: ``"gray"`` if all its images are ``[H, W]``, else ``"rgb"``."""
+        histogram = np.zeros((3, 256), dtype=np.int64)
+        gray = True
+        for image in images:
+            gray = gray and image.ndim == 2
+            rgb = _rgb(image)
+            for channel in range(3):
+                histogram[channel] += np.bincount(rgb[:, :, channel].ravel(), minlength=256)
+        count = histogram[0].sum()
+        if count == 0:
+            raise ValueError("Preprocessing.fit: there is no pixel in these images")
+        values = np.arange(256) / 255
+        mean = histogram @ values / count
+        variance = histogram @ values**2 / count - mean**2
+        # A channel that hardly varies is centered only: a tiny divisor would magnify its rounding.
+        std = np.where(variance > 1e-6, np.sqrt(np.maximum(variance, 1e-6)), 1.0)
+        channels = 1 if gray else 3
+        return cls(tuple(mean.tolist()[:channels]), tuple(std.tolist()[:channels]), "gray" if gray else "rgb")
+
+
+def _rgb(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if image.dtype != np.uint8:
+        raise TypeError(f"image must be uint8, got {image.dtype}")
+    if image.ndim == 2:
+        return np.repeat(image[:, :, None], 3, axis=2)
+    if image.ndim == 3 and image.shape[2] in (3, 4):
+        return image[:, :, :3]
+    raise ValueError(f"image must be [H, W], [H, W, 3] or [H, W, 4], got shape {image.shape}")
+
+
+CAFFE_VGG = Preprocessing((104.007, 116.669, 122.679), (1.0, 1.0, 1.0), "bgr", scale=1.0)
+"""What Caffe's VGG weights, and so the published networks, were trained with."""
+IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "rgb")
+"""What torchvision's weights were trained with."""
