@@ -1,0 +1,157 @@
+"""What happens around training: records and best weights, checkpoints and Ctrl-C, the progress bar."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
+from tqdm import tqdm
+
+from .data import Color
+from .preprocessing import Preprocessing
+from .weights import save_weights
+
+
+class Interrupted(Exception):
+    """Training stopped by Ctrl-C or SIGTERM; the checkpoint is written."""
+
+
+class Records(pl.Callback):
+    """After each validation: a row of ``history.csv``, and ``best.safetensors`` when mean IU is the highest so far."""
+
+    def __init__(
+        self, folder: Path, classes: Sequence[str], palette: Sequence[Color], preprocessing: Preprocessing
+    ) -> None:
+        self.folder, self.classes, self.palette, self.preprocessing = folder, classes, palette, preprocessing
+        self.rows: list[dict[str, float]] = []
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The row with the highest mean IU (the first of equals; nan is lowest)."""
+        return max(self.rows, key=_mean_iu)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        metrics = pl_module.val_metrics.compute()
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "train_loss": _mean(pl_module.train_loss),
+            "val_loss": _mean(pl_module.val_loss),
+            "pixel_accuracy": metrics.pixel_accuracy,
+            "mean_accuracy": metrics.mean_accuracy,
+            "mean_iu": metrics.mean_iu,
+            "frequency_weighted_iu": metrics.frequency_weighted_iu,
+        }
+        self.rows.append(row)
+        if self.best is row:
+            save_weights(
+                self.folder / "best.safetensors",
+                pl_module.model,
+                classes=self.classes,
+                palette=self.palette,
+                preprocessing=self.preprocessing,
+                extra={"epoch": str(row["epoch"]), "val_mean_iu": f"{metrics.mean_iu:.6f}"},
+            )
+        self._write()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = state["rows"]
+
+    def _write(self) -> None:
+        temporary = self.folder / "history.tmp"
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(self.rows[0]))
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(temporary, self.folder / "history.csv")
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes ``last.ckpt`` after each validated epoch and, on Ctrl-C or SIGTERM, after the current step, then stops.
+
+    A second Ctrl-C stops at once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stop = False
+        self.handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.handlers[number] = signal.signal(number, self._on_signal)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        # After the last batch of an epoch come validation and the end of the epoch, which checks again.
+        if self.stop and not trainer.is_last_batch:
+            self._save(trainer)
+            raise Interrupted
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if self.stop or (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0:
+            self._save(trainer)
+        if self.stop:
+            raise Interrupted
+
+    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        self._restore_handlers()
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self.stop = True
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.handlers = {}
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        temporary = self.path.with_suffix(".tmp")
+        trainer.save_checkpoint(temporary)
+        os.replace(temporary, self.path)
+
+
+class Progress(pl.Callback):
+    """One bar for the whole stage, with the loss and the last validation's mean IU."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.shown: dict[str, str] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        total = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
+        self.bar = tqdm(total=total, initial=trainer.global_step, desc=self.name, unit="step", dynamic_ncols=True)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.shown["loss"] = f"{float(outputs['loss']):.4g}"
+        self.bar.set_postfix(self.shown, refresh=False)
+        self.bar.update()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.shown["val mean IU"] = f"{trainer.callback_metrics['val_mean_iu']:.3f}"
+        self.bar.set_postfix(self.shown)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        if hasattr(self, "bar"):
+            self.bar.close()
+
+
+def _mean(sum_and_count: Any) -> float:
+    total, count = sum_and_count.tolist()
+    return total / count if count else math.nan
+
+
+def _mean_iu(row: dict[str, float]) -> float:
+    return -1.0 if math.isnan(row["mean_iu"]) else row["mean_iu"]

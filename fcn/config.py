@@ -1,0 +1,205 @@
+"""Recipes: everything that decides a training run, in a YAML file; every key can be overridden on the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser
+
+from .data import Augmentation, SegmentationDataset, camvid, folder, mri, voc
+
+
+class ConfigError(ValueError):
+    """A recipe or an option that cannot be used; the message says which key and what is wanted."""
+
+
+@dataclass
+class DataConfig:
+    """Which images. ``mri`` (in the nilearn package) needs no root; ``folder`` is any folder of images and masks.
+
+    images, masks: names of the two folders (``folder`` only).
+    preprocessing: ``fit`` (mean and deviation of the training images), or that of pretrained weights: ``caffe_vgg``
+        or ``imagenet`` (torchvision).
+    workers: processes that read images; 0 reads in the training process.
+    """
+
+    kind: Literal["camvid", "voc", "folder", "mri"]
+    root: str | None = None
+    images: str = "images"
+    masks: str = "masks"
+    train_split: str = "train"
+    val_split: str = "val"
+    test_split: str = "test"
+    preprocessing: Literal["fit", "caffe_vgg", "imagenet"] = "fit"
+    augment: Augmentation = field(default_factory=Augmentation)
+    batch_size: int = 1
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        _positive("data.batch_size", self.batch_size)
+
+    def dataset(self, split: str) -> SegmentationDataset:
+        """Raises ``ConfigError`` for a missing root, ``DataError`` for files that cannot be used."""
+        if self.kind == "mri":
+            return mri(split)
+        if self.root is None:
+            raise ConfigError(f"data.root is missing: the folder of the {self.kind} data (--data.root FOLDER)")
+        root = Path(self.root).expanduser()
+        if not root.is_dir():
+            raise ConfigError(f"data.root: {root} is not a folder")
+        if self.kind == "folder":
+            return folder(root, split, self.images, self.masks)
+        return {"camvid": camvid, "voc": voc}[self.kind](root, split)
+
+
+@dataclass
+class NetworkConfig:
+    """See ``fcn.models.ModelConfig``; the stride comes from the stages, the number of classes from the data.
+
+    pretrained: weights file of a torchvision VGG16 for the trunk.
+    """
+
+    backbone: str = "vgg16"
+    pad: Literal["same", "official"] = "same"
+    dropout: float = 0.5
+    pretrained: str | None = None
+
+
+@dataclass
+class LossConfig:
+    """Per-pixel cross-entropy, void left out.
+
+    normalize: True divides the sum over the batch by its labeled pixels; False by its images, as the authors' "heavy"
+        recipe does (its learning rates are about 1e-10 for that reason). Both are summed in float32.
+    class_weights: ``median_frequency`` weighs each class by median frequency / its frequency in training images with it.
+    kind: ``fused`` never makes full-resolution scores; ``unfused`` makes them, for comparison only.
+    """
+
+    normalize: bool = True
+    class_weights: Literal["none", "median_frequency"] = "none"
+    kind: Literal["fused", "unfused"] = "fused"
+
+
+@dataclass
+class OptimizerConfig:
+    """Biases learn at twice the rate and do not decay, as in the authors' solver.
+
+    schedule: ``constant``, or ``poly``: rate x (1 - step / steps) ** 0.9 over each stage.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Literal["constant", "poly"] = "constant"
+
+
+@dataclass
+class StagesConfig:
+    """Networks trained one after the other, each initialized by the best weights of the one before.
+
+    stride: 32, 16 or 8 for FCN-32s, -16s, -8s. epochs, lr: one number for each stage.
+    """
+
+    stride: list[int] = field(default_factory=lambda: [32, 16, 8])
+    epochs: list[int] = field(default_factory=lambda: [10, 10, 10])
+    lr: list[float] = field(default_factory=lambda: [1e-3, 1e-5, 1e-7])
+
+    def __post_init__(self) -> None:
+        if not len(self.stride) == len(self.epochs) == len(self.lr) > 0:
+            raise ValueError(
+                "stages.stride, stages.epochs and stages.lr must have one number for each stage, "
+                f"got {self.stride}, {self.epochs} and {self.lr}"
+            )
+        if not set(self.stride) <= {32, 16, 8} or len(set(self.stride)) < len(self.stride):
+            raise ValueError(f"stages.stride must hold 32, 16 or 8, each at most once, got {self.stride}")
+        for epochs in self.epochs:
+            _positive("stages.epochs", epochs)
+
+
+@dataclass
+class TrainerConfig:
+    """run_dir: where everything is written. validate_every: epochs between validations (and checkpoints)."""
+
+    run_dir: str
+    seed: int = 0
+    validate_every: int = 1
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+
+    def __post_init__(self) -> None:
+        _positive("trainer.validate_every", self.validate_every)
+
+
+@dataclass
+class Recipe:
+    """A training run."""
+
+    data: DataConfig
+    trainer: TrainerConfig
+    model: NetworkConfig = field(default_factory=NetworkConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    stages: StagesConfig = field(default_factory=StagesConfig)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file, with ``--key.sub value`` pairs on top.
+
+    Raises ``ConfigError`` for a file that cannot be read, unknown keys, and values of a wrong type.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"{path}: recipe not found")
+    return Recipe(**_parse(_recipe_parser(), [f"--config={path}", *overrides], f"{path}: "))
+
+
+def load_data_config(overrides: Sequence[str]) -> DataConfig:
+    """Data options from ``--data.key value`` pairs. Raises ``ConfigError`` as ``load_recipe`` does."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(DataConfig, "data")
+    config: DataConfig = _parse(parser, list(overrides), "")["data"]
+    return config
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the resolved recipe as YAML, whole."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def recipe_help() -> str:
+    """Every key of a recipe with its type and default."""
+    return _recipe_parser().format_help()
+
+
+def _recipe_parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="fcn train RECIPE.yaml", usage="fcn train RECIPE.yaml [--key.sub value ...]", exit_on_error=False)
+    parser.add_argument("--config", action=ActionConfigFile, help="the recipe (given by its position)")
+    parser.add_class_arguments(Recipe)
+    return parser
+
+
+def _parse(parser: ArgumentParser, arguments: list[str], prefix: str) -> dict[str, Any]:
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            parsed = parser.instantiate_classes(parser.parse_args(arguments))
+    except Exception as error:  # jsonargparse wraps the errors of its parts in several types
+        raise ConfigError(prefix + " ".join(str(error).split())) from None
+    return {key: value for key, value in vars(parsed).items() if key != "config"}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _positive(key: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{key} must be at least 1, got {value}")

@@ -1,0 +1,65 @@
+"""Random views of a sample. Each is a function of the sample and a seed alone, so training can be repeated and resumed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from .files import VOID
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random views for training; the defaults change nothing.
+
+    mirror: flip left and right in half of the views.
+    scale: smallest and largest factor of a random resize (uniform in its logarithm).
+    crop: height and width of a random crop; smaller images are padded with the mean color, labeled void. None: no crop.
+    """
+
+    mirror: bool = False
+    scale: tuple[float, float] = (1.0, 1.0)
+    crop: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"augment.scale must be two factors, 0 < smallest <= largest, got {list(self.scale)}")
+        if self.crop is not None and min(self.crop) < 1:
+            raise ValueError(f"augment.crop must be a height and a width of at least 1, got {list(self.crop)}")
+
+    def resize_and_mirror(
+        self, image: np.ndarray, target: np.ndarray, random: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 ``[H, W(, 3)]`` and ``[H, W]`` in, the same out."""
+        factor = np.exp(random.uniform(*np.log(self.scale)))
+        size = (max(1, round(target.shape[1] * factor)), max(1, round(target.shape[0] * factor)))
+        if size != (target.shape[1], target.shape[0]):
+            image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+            target = np.asarray(Image.fromarray(target).resize(size, Image.Resampling.NEAREST))
+        if self.mirror and random.random() < 0.5:
+            image, target = image[:, ::-1], target[:, ::-1]
+        return np.ascontiguousarray(image), np.ascontiguousarray(target)
+
+    def cut(self, image: Tensor, target: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Preprocessed ``[C, H, W]`` (0 is the mean color) and ``[H, W]``, cropped."""
+        if self.crop is None:
+            return image, target
+        (height, width), (rows, columns) = self.crop, target.shape
+        padding = (0, max(0, width - columns), 0, max(0, height - rows))
+        if any(padding):
+            image = F.pad(image, padding)
+            target = F.pad(target, padding, value=VOID)
+        top = int(random.integers(target.shape[0] - height + 1))
+        left = int(random.integers(target.shape[1] - width + 1))
+        window = (slice(top, top + height), slice(left, left + width))
+        return image[(..., *window)].contiguous(), target[window].contiguous()
+
+
+def to_tensor(target: np.ndarray) -> Tensor:
+    """Labels uint8 ``[H, W]`` as a tensor of its own memory."""
+    return torch.from_numpy(np.array(target, dtype=np.uint8))

@@ -1,0 +1,129 @@
+"""From data sets to batches.
+
+A batch is a list of groups of images of one size, so that images of different sizes go through the network unpadded and
+each gives exactly what it gives alone. Order and random views are functions of (seed, epoch, index): nothing has to be
+stored to resume, and the number of worker processes does not change them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from .augment import Augmentation, to_tensor
+from .dataset import Sample, SegmentationDataset
+
+Preprocess = Callable[[np.ndarray], Tensor]
+Draw = tuple[int, int]  # (epoch, index)
+
+
+class Group(TypedDict):
+    """Images of one size."""
+
+    image: Tensor  # float32 [N, C, H, W], preprocessed
+    target: Tensor  # uint8 [N, H, W], 255 = void
+
+
+Batch = list[Group]
+
+
+def training_loader(
+    dataset: SegmentationDataset,
+    preprocess: Preprocess,
+    augmentation: Augmentation,
+    *,
+    batch_size: int,
+    seed: int,
+    first_step: int = 0,
+    workers: int = 0,
+) -> DataLoader[Batch]:
+    """Shuffled, augmented batches, going on after ``first_step`` batches of earlier epochs and of the current one."""
+    return DataLoader(
+        _TrainingViews(dataset, preprocess, augmentation, seed),  # type: ignore[arg-type]
+        batch_sampler=ShuffledBatches(len(dataset), batch_size, seed, first_step),
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def evaluation_loader(
+    dataset: SegmentationDataset, preprocess: Preprocess, *, batch_size: int = 1, workers: int = 0
+) -> DataLoader[Batch]:
+    """Every sample once, in order, at its own size."""
+    return DataLoader(
+        _Views(dataset, preprocess),  # type: ignore[arg-type]
+        batch_size=batch_size,
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def collate(samples: Sequence[tuple[Tensor, Tensor]]) -> Batch:
+    """(image ``[C, H, W]``, target ``[H, W]``) pairs to groups of equal size, in order of first appearance."""
+    sizes: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+    for image, target in samples:
+        sizes.setdefault(target.shape, []).append((image, target))
+    groups: Batch = []
+    for members in sizes.values():
+        images, targets = zip(*members, strict=True)
+        groups.append({"image": torch.stack(images), "target": torch.stack(targets)})
+    return groups
+
+
+class ShuffledBatches(Sampler[list[Draw]]):
+    """Each epoch a new order of all samples; Lightning calls ``set_epoch``."""
+
+    def __init__(self, samples: int, batch_size: int, seed: int, first_step: int = 0) -> None:
+        self.samples, self.batch_size, self.seed, self.first_step = samples, batch_size, seed, first_step
+        self.epoch = first_step // len(self)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.samples // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.samples)
+        resumed_epoch, done = divmod(self.first_step, len(self))
+        for batch in range(done if self.epoch == resumed_epoch else 0, len(self)):
+            indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield [(self.epoch, int(index)) for index in indices]
+
+
+class _Views(Dataset[tuple[Tensor, Tensor]]):
+    def __init__(self, dataset: SegmentationDataset, preprocess: Preprocess) -> None:
+        self.dataset, self.preprocess = dataset, preprocess
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        sample: Sample = self.dataset[index]
+        return self.preprocess(sample["image"]), to_tensor(sample["target"])
+
+
+class _TrainingViews(Dataset[tuple[Tensor, Tensor]]):
+    def __init__(
+        self, dataset: SegmentationDataset, preprocess: Preprocess, augmentation: Augmentation, seed: int
+    ) -> None:
+        self.dataset, self.preprocess, self.augmentation, self.seed = dataset, preprocess, augmentation, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
+        epoch, index = draw
+        random = np.random.default_rng([self.seed, epoch, index])
+        sample: Sample = self.dataset[index]
+        image, target = self.augmentation.resize_and_mirror(sample["image"], sample["target"], random)
+        return self.augmentation.cut(self.preprocess(image), to_tensor(target), random)

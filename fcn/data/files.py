@@ -1,0 +1,120 @@
+"""Reading images and label maps; every error names the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .palette import Color
+
+VOID = 255
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+class DataError(ValueError):
+    """A data set, image or label file that cannot be used; the message names the file."""
+
+
+def to_uint8(image: np.ndarray, name: str = "image") -> np.ndarray:
+    """``[H, W]`` or ``[H, W, 1 | 3 | 4]`` of uint8, uint16 or bool as uint8 ``[H, W]``, ``[H, W, 3]`` or ``[H, W, 4]``.
+
+    Raises ``DataError`` for any other shape or dtype.
+    """
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)) or image.size == 0:
+        raise DataError(f"{name}: an image must be [H, W] or [H, W, 1, 3 or 4] and not empty, got shape {image.shape}")
+    if image.dtype == np.bool_:
+        return image.astype(np.uint8) * np.uint8(255)
+    if image.dtype == np.uint16:
+        return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise DataError(f"{name}: an image must be uint8 or uint16, got {image.dtype}")
+    return image
+
+
+def pil_to_array(image: Image.Image, name: str = "image") -> np.ndarray:
+    """A PIL image of any mode as uint8 ``[H, W, 3]``; 16-bit gray is scaled to 8 bits, transparency dropped."""
+    if image.mode.startswith("I;16") or image.mode == "I":
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise DataError(f"{name}: values from {values.min()} to {values.max()}; 8 or 16 bits are wanted")
+        gray = to_uint8(values.astype(np.uint16), name)
+        return np.repeat(gray[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise DataError(f"{name}: float pixels; 8 or 16 bits are wanted")
+    return np.asarray(image.convert("RGB"))
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """uint8 ``[H, W, 3]``. Raises ``DataError`` naming the file if it is missing, truncated or not an image."""
+    with _open(path, "image") as image:
+        return pil_to_array(image, str(path))
+
+
+def read_labels(path: str | Path, classes: int) -> np.ndarray:
+    """Label map, uint8 ``[H, W]``: the stored indices (a palette is not applied), 255 = void.
+
+    Raises ``DataError`` naming the file, and for a label out of range its value and position.
+    """
+    with _open(path, "label map") as image:
+        if image.mode not in ("P", "L", "1", "I", "I;16", "I;16B"):
+            raise DataError(f"{path}: a label map must hold class indices in one channel, got mode {image.mode}")
+        labels = np.asarray(image)
+    wrong = (labels != VOID) & ((labels < 0) | (labels >= classes))
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise DataError(
+            f"{path}: label {labels[row, column]} at row {row}, column {column}; "
+            f"wanted 0 to {classes - 1}, or {VOID} for void"
+        )
+    return labels.astype(np.uint8)
+
+
+def read_palette(path: str | Path, classes: int) -> list[Color] | None:
+    """The colors stored in a palette PNG; None where it has none."""
+    with _open(path, "label map") as image:
+        flat = image.getpalette() if image.mode == "P" else None
+    if flat is None or len(flat) < 3 * classes:
+        return None
+    return [(flat[3 * c], flat[3 * c + 1], flat[3 * c + 2]) for c in range(classes)]
+
+
+def write_labels(path: str | Path, labels: np.ndarray, palette: Iterable[Color]) -> None:
+    """uint8 ``[H, W]`` as a palette PNG: the indices are the labels, the colors are for the eye; void is white."""
+    flat = [channel for color in palette for channel in color]
+    flat += [0] * (3 * VOID - len(flat)) + [255, 255, 255]
+    image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8))
+    image.putpalette(flat)
+    write_image(path, image)
+
+
+def write_image(path: str | Path, image: Image.Image) -> None:
+    """Write a PNG whole: to a temporary file beside it, then moved in place."""
+    temporary = Path(path).with_suffix(f".{os.getpid()}.tmp")
+    image.save(temporary, format="PNG", optimize=True)
+    os.replace(temporary, path)
+
+
+class _open:
+    """``Image.open`` that decodes at once and turns Pillow's many errors into one that names the file."""
+
+    def __init__(self, path: str | Path, what: str) -> None:
+        self.path, self.what = Path(path), what
+
+    def __enter__(self) -> Image.Image:
+        try:
+            self.image = Image.open(self.path)
+            self.image.load()
+        except FileNotFoundError:
+            raise DataError(f"{self.path}: {self.what} not found") from None
+        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
+            raise DataError(f"{self.path}: cannot read {self.what}: {error}") from None
+        return self.image
+
+    def __exit__(self, *_: object) -> None:
+        self.image.close()

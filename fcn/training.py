@@ -1,0 +1,239 @@
+"""Training in stages, FCN-32s -> FCN-16s -> FCN-8s (CVPR 2015, section 4.2), with Lightning as the engine.
+
+A run folder holds ``recipe.yaml``, one folder per stage (``fcn32s``, ...) and, at the end, ``best.safetensors`` of the last
+stage. A stage folder holds ``best.safetensors`` (highest validation mean IU), ``last.ckpt``, ``history.csv``, TensorBoard
+events and, once finished, ``result.json``.
+
+Every random choice is a function of (seed, stage, step), so a run that was stopped and resumed, within an epoch too, ends
+with bit-identical weights on the same machine with the same number of threads.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+
+from .callbacks import LastCheckpoint, Progress, Records
+from .config import ConfigError, Recipe, load_recipe, save_recipe
+from .data import DataError, SegmentationDataset, evaluation_loader, training_loader
+from .losses import Loss, median_frequency_weights
+from .metrics import SegmentationMetrics
+from .models import FCN, ModelConfig, build_model, parameter_groups
+from .preprocessing import CAFFE_VGG, IMAGENET, Preprocessing
+from .weights import load_pretrained_backbone, load_weights
+
+RECIPE_FILE, BEST_FILE, LAST_FILE, RESULT_FILE = "recipe.yaml", "best.safetensors", "last.ckpt", "result.json"
+
+
+def train(recipe: Recipe) -> Path:
+    """Run every stage of ``recipe`` and return the weights file of the last.
+
+    Raises ``ConfigError`` if ``trainer.run_dir`` already holds a run, and ``Interrupted`` on Ctrl-C.
+    """
+    run_dir = Path(recipe.trainer.run_dir)
+    if (run_dir / RECIPE_FILE).exists():
+        raise ConfigError(
+            f"trainer.run_dir: {run_dir} already holds a run; resume it with 'fcn train --resume {run_dir}', "
+            "or give another folder with --trainer.run_dir"
+        )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    save_recipe(recipe, run_dir / RECIPE_FILE)
+    return _train_stages(recipe, run_dir)
+
+
+def resume(run_dir: str | Path) -> Path:
+    """Go on with an interrupted run (a finished one is left as it is) and return the weights file of the last stage."""
+    run_dir = Path(run_dir)
+    if not (run_dir / RECIPE_FILE).is_file():
+        raise ConfigError(f"{run_dir}: not a run folder (it has no {RECIPE_FILE})")
+    return _train_stages(load_recipe(run_dir / RECIPE_FILE), run_dir)
+
+
+def stage_dir(run_dir: Path, stride: int) -> Path:
+    return run_dir / f"fcn{stride}s"
+
+
+def _train_stages(recipe: Recipe, run_dir: Path) -> Path:
+    train_set = recipe.data.dataset(recipe.data.train_split)
+    val_set = recipe.data.dataset(recipe.data.val_split)
+    if train_set.classes != val_set.classes:
+        raise DataError(f"training and validation classes differ: {train_set.classes} and {val_set.classes}")
+    preprocessing = _preprocessing(recipe, train_set)
+    loss = Loss(recipe.loss, median_frequency_weights(train_set) if recipe.loss.class_weights != "none" else None)
+
+    best: Path | None = None
+    for index in range(len(recipe.stages.stride)):
+        folder = stage_dir(run_dir, recipe.stages.stride[index])
+        if not (folder / RESULT_FILE).exists():
+            _train_stage(recipe, index, folder, best, train_set, val_set, preprocessing, loss)
+        best = folder / BEST_FILE
+    assert best is not None  # a recipe has at least one stage
+    final = run_dir / BEST_FILE
+    temporary = final.with_suffix(".tmp")
+    shutil.copyfile(best, temporary)
+    os.replace(temporary, final)
+    return final
+
+
+def _train_stage(
+    recipe: Recipe,
+    index: int,
+    folder: Path,
+    previous: Path | None,
+    train_set: SegmentationDataset,
+    val_set: SegmentationDataset,
+    preprocessing: Preprocessing,
+    loss: Loss,
+) -> None:
+    stride, epochs = recipe.stages.stride[index], recipe.stages.epochs[index]
+    seed = _seed(recipe.trainer.seed, stride)
+    torch.manual_seed(seed)
+    model = _initial_model(recipe, stride, len(train_set.classes), preprocessing, previous)
+    last = folder / LAST_FILE
+    checkpoint = _read_checkpoint(last) if last.exists() else {"global_step": 0}
+    folder.mkdir(parents=True, exist_ok=True)
+
+    batches = training_loader(
+        train_set,
+        preprocessing,
+        recipe.data.augment,
+        batch_size=recipe.data.batch_size,
+        seed=seed,
+        first_step=checkpoint["global_step"],
+        workers=recipe.data.workers,
+    )
+    val_batches = evaluation_loader(
+        val_set, preprocessing, batch_size=recipe.data.batch_size, workers=recipe.data.workers
+    )
+    task = SegmentationTask(model, loss, recipe, lr=recipe.stages.lr[index], steps=epochs * len(batches), seed=seed)
+    records = Records(folder, train_set.classes, train_set.palette, preprocessing)
+    _quiet_lightning()
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        precision=recipe.trainer.precision,
+        devices=1,
+        deterministic="warn",
+        check_val_every_n_epoch=recipe.trainer.validate_every,
+        num_sanity_val_steps=0,
+        logger=TensorBoardLogger(folder, name="", version=""),
+        callbacks=[records, LastCheckpoint(last), Progress(f"FCN-{stride}s")],
+        enable_checkpointing=True,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+    )
+    trainer.fit(task, batches, val_batches, ckpt_path=last if last.exists() else None, weights_only=True)
+    result = {"stride": stride, "steps": trainer.global_step, "best": records.best}
+    temporary = (folder / RESULT_FILE).with_suffix(".tmp")
+    temporary.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    os.replace(temporary, folder / RESULT_FILE)
+
+
+class SegmentationTask(pl.LightningModule):
+    """A network, its loss and its optimizer."""
+
+    def __init__(self, model: FCN, loss: Loss, recipe: Recipe, *, lr: float, steps: int, seed: int) -> None:
+        super().__init__()
+        self.model, self.loss, self.recipe = model, loss, recipe
+        self.lr, self.steps, self.seed = lr, steps, seed
+        self.val_metrics = SegmentationMetrics(model.config.classes)
+        # Sum and count; buffers, so that a checkpoint within an epoch keeps them.
+        self.register_buffer("train_loss", torch.zeros(2))
+        self.register_buffer("val_loss", torch.zeros(2))
+
+    def configure_optimizers(self) -> Any:
+        options = self.recipe.optimizer
+        groups = parameter_groups(self.model, self.lr, options.weight_decay)
+        optimizer: torch.optim.Optimizer
+        if options.name == "sgd":
+            optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=options.momentum)
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=self.lr)
+        power = 0.9 if options.schedule == "poly" else 0.0
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 - min(step / self.steps, 1)) ** power)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_epoch_start(self) -> None:
+        self.train_loss.zero_()
+        if self.trainer.current_epoch + 1 == self.trainer.max_epochs:
+            self.trainer.check_val_every_n_epoch = 1  # the last epoch is always validated
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        torch.manual_seed(_seed(self.seed, self.global_step))  # dropout
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = self.loss(self.model, batch)
+        self.train_loss += torch.stack([loss.detach(), torch.ones_like(loss)])
+        self.log("train_loss", loss, batch_size=1)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self.val_metrics.reset()
+        self.val_loss.zero_()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        for group in batch:
+            scores = self.model.scores(group["image"])
+            self.val_metrics.update(scores.labels(), group["target"])
+        loss = self.loss(self.model, batch)
+        self.val_loss += torch.stack([loss, torch.ones_like(loss)])
+
+    def on_validation_epoch_end(self) -> None:
+        metrics = self.val_metrics.compute()
+        self.log_dict({"val_mean_iu": metrics.mean_iu, "val_pixel_accuracy": metrics.pixel_accuracy})
+
+
+def _initial_model(
+    recipe: Recipe, stride: int, classes: int, preprocessing: Preprocessing, previous: Path | None
+) -> FCN:
+    network = recipe.model
+    model = build_model(
+        ModelConfig(
+            backbone=network.backbone,
+            stride=stride,
+            classes=classes,
+            pad=network.pad,
+            in_channels=preprocessing.channels,
+            dropout=network.dropout,
+        )
+    )
+    if previous is not None:
+        model.init_from(load_weights(previous).model)
+    elif network.pretrained is not None:
+        load_pretrained_backbone(model, network.pretrained)
+    return model
+
+
+def _preprocessing(recipe: Recipe, train_set: SegmentationDataset) -> Preprocessing:
+    if recipe.data.preprocessing == "fit":
+        return Preprocessing.fit(train_set[index]["image"] for index in range(len(train_set)))
+    return {"caffe_vgg": CAFFE_VGG, "imagenet": IMAGENET}[recipe.data.preprocessing]
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many types for damaged files
+        raise ConfigError(f"{path}: damaged checkpoint: {str(error).splitlines()[0]}") from None
+    return checkpoint
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _quiet_lightning() -> None:
+    """Lightning's advice does not concern users of a recipe."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
