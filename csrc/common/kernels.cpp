@@ -1,0 +1,23 @@
+// The table of one instruction set (FCN_ISA names it).
+#include "kernels.h"
+
+#include "../upsample_add/cpu.h"
+#include "../upsample_argmax/cpu.h"
+#include "../upsample_cross_entropy/cpu.h"
+
+#define FCN_STRING(x) #x
+#define FCN_NAME(x) FCN_STRING(x)
+#define FCN_JOIN2(a, b) a##b
+#define FCN_JOIN(a, b) FCN_JOIN2(a, b)
+
+namespace fcn {
+
+const Kernels FCN_JOIN(kernels_, FCN_ISA) = {
+    FCN_NAME(FCN_ISA),
+    FCN_ISA::upsample_add,
+    FCN_ISA::upsample_add_backward,
+    FCN_ISA::upsample_argmax,
+    FCN_ISA::upsample_cross_entropy,
+};
+
+}  // namespace fcn

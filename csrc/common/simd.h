@@ -1,0 +1,178 @@
+// Vectors of the instruction set being compiled for, through the compiler's vector extensions, and the few functions
+// on them that the kernels need. One source serves SSE2, AVX2, AVX-512 and, off x86, whatever 16-byte vectors there are.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace fcn::FCN_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+template <class T>
+struct VectorOf {
+    typedef T type __attribute__((vector_size(kVectorBytes)));
+    typedef T unaligned __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));
+};
+template <class T>
+using Vec = typename VectorOf<T>::type;
+template <class T>
+constexpr int kLanes = kVectorBytes / int(sizeof(T));
+
+template <class T>
+struct IntOf;
+template <>
+struct IntOf<float> {
+    using type = int32_t;
+};
+template <>
+struct IntOf<double> {
+    using type = int64_t;
+};
+template <class T>
+using Int = typename IntOf<T>::type;
+
+template <class T>
+inline Vec<T> load(const T* p) {
+    return *reinterpret_cast<const typename VectorOf<T>::unaligned*>(p);
+}
+
+template <class T>
+inline void store(T* p, Vec<T> v) {
+    *reinterpret_cast<typename VectorOf<T>::unaligned*>(p) = v;
+}
+
+template <class T>
+inline Vec<T> splat(T value) {
+    return Vec<T>{} + value;
+}
+
+template <class V>
+inline V vmax(V a, V b) {
+    return a > b ? a : b;
+}
+
+template <class V>
+inline V vmin(V a, V b) {
+    return a < b ? a : b;
+}
+
+template <class T>
+inline T sum(Vec<T> v) {
+    T total = 0;
+    for (int i = 0; i < kLanes<T>; ++i) total += v[i];
+    return total;
+}
+
+// Whether any lane of a comparison's result is set.
+template <class M>
+inline bool any(M mask) {
+#if defined(__AVX512F__)
+    return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif defined(__AVX2__)
+    return _mm256_movemask_epi8((__m256i)mask) != 0;
+#elif defined(__x86_64__)
+    return _mm_movemask_epi8((__m128i)mask) != 0;
+#else
+    uint64_t words[kVectorBytes / 8], bits = 0;
+    std::memcpy(words, &mask, sizeof words);
+    for (uint64_t word : words) bits |= word;
+    return bits != 0;
+#endif
+}
+
+// exp, relative error below one unit in the last place (2 in float64); results too small for a normal number become
+// 0 and NaN stays NaN. Not for arguments above 88 (709). p(0) = 1 exactly: geometric progressions of it must not drift.
+inline Vec<float> vexp(Vec<float> x) {
+    const float kRound = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer, held in the low bits
+    const Vec<float> y = vmax(x, splat(-87.3f));
+    const Vec<float> shifted = y * 1.44269504088896341f + kRound;
+    const Vec<float> n = shifted - kRound;
+    const Vec<float> r = (y - n * 0.693145751953125f) - n * 1.42860682030941723e-6f;  // ln 2 in two parts
+    Vec<float> p = splat(1.392620336e-03f);
+    p = p * r + 8.363194882e-03f;
+    p = p * r + 4.166655450e-02f;
+    p = p * r + 1.666657689e-01f;
+    p = p * r + 0.5f;
+    p = p * (r * r) + r + 1.f;
+    const Vec<int32_t> scaled = (Vec<int32_t>)p + (((Vec<int32_t>)shifted) << 23);
+    const Vec<float> result = x < -87.3f ? Vec<float>{} : (Vec<float>)scaled;
+    return x != x ? x : result;
+}
+
+inline Vec<double> vexp(Vec<double> x) {
+    const double kRound = 6755399441055744.0;  // 1.5 * 2^52
+    const Vec<double> y = vmax(x, splat(-708.0));
+    const Vec<double> shifted = y * 1.4426950408889634074 + kRound;
+    const Vec<double> n = shifted - kRound;
+    const Vec<double> r = (y - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10;
+    Vec<double> p = splat(2.09147070696123546e-09);
+    p = p * r + 2.51052451539013709e-08;
+    p = p * r + 2.75572735947994133e-07;
+    p = p * r + 2.75572553325544091e-06;
+    p = p * r + 2.48015873255858388e-05;
+    p = p * r + 1.98412698748739747e-04;
+    p = p * r + 1.38888888888837373e-03;
+    p = p * r + 8.33333333332612024e-03;
+    p = p * r + 4.16666666666666713e-02;
+    p = p * r + 1.66666666666666713e-01;
+    p = p * r + 0.5;
+    p = p * (r * r) + r + 1.0;
+    const Vec<int64_t> scaled = (Vec<int64_t>)p + (((Vec<int64_t>)shifted) << 52);
+    const Vec<double> result = x < -708.0 ? Vec<double>{} : (Vec<double>)scaled;
+    return x != x ? x : result;
+}
+
+// log of positive normal numbers; NaN stays NaN.
+inline Vec<float> vlog(Vec<float> x) {
+    // x = 2^e * m with m in [sqrt(1/2), sqrt(2))
+    const Vec<int32_t> bits = (Vec<int32_t>)x - 0x3f3504f3;
+    const Vec<int32_t> e = bits >> 23;
+    const Vec<float> z = (Vec<float>)((bits & 0x007fffff) + 0x3f3504f3) - 1.f;
+    Vec<float> p = splat(-7.902743772e-02f);
+    p = p * z + 1.262231985e-01f;
+    p = p * z - 1.299818376e-01f;
+    p = p * z + 1.421449592e-01f;
+    p = p * z - 1.664128146e-01f;
+    p = p * z + 2.000104509e-01f;
+    p = p * z - 2.500030642e-01f;
+    p = p * z + 3.333333073e-01f;
+    const Vec<float> exponent = __builtin_convertvector(e, Vec<float>);
+    const Vec<float> z2 = z * z;
+    const Vec<float> small = exponent * 1.42860682030941723e-6f + (p * z2 * z - 0.5f * z2);
+    const Vec<float> result = exponent * 0.693145751953125f + (small + z);
+    return x == x ? result : x;
+}
+
+inline Vec<double> vlog(Vec<double> x) {
+    Vec<double> result;
+    for (int i = 0; i < kLanes<double>; ++i) result[i] = __builtin_log(x[i]);
+    return result;
+}
+
+// 1 / x of positive normal numbers to within 2 units in the last place.
+inline Vec<float> reciprocal(Vec<float> x) {
+#if defined(__AVX512F__)
+    const Vec<float> r = (Vec<float>)_mm512_rcp14_ps((__m512)x);
+    return r * (2.f - x * r);
+#elif defined(__AVX2__)
+    const Vec<float> r = (Vec<float>)_mm256_rcp_ps((__m256)x);
+    return r * (2.f - x * r);
+#else
+    return 1.f / x;
+#endif
+}
+
+inline Vec<double> reciprocal(Vec<double> x) { return 1.0 / x; }
+
+}  // namespace fcn::FCN_ISA

@@ -1,0 +1,349 @@
+// upsample_add on CPUs, bound by memory: rows are mixed vertically, then expanded along the row, in cache.
+//
+// Maps are seen as rows of `width` items of `inner` numbers each: a plane [H, W] of one channel has inner = 1; with
+// channels_last an image is one plane whose items are pixels and inner = C.
+#include "cpu.h"
+
+#include "../common/cells.h"
+#include "../common/parallel.h"
+
+namespace fcn::FCN_ISA {
+namespace {
+
+template <class S>
+struct Planes {
+    S* data;
+    int64_t stride_n, stride_c, stride_row, stride_item;
+    int64_t channels;  // planes of an image: C, or 1 with channels_last
+
+    Planes(const Tensor& t, bool channels_last)
+        : data(static_cast<S*>(t.data)),
+          stride_n(t.stride[0]),
+          stride_c(channels_last ? 0 : t.stride[1]),
+          stride_row(t.stride[2]),
+          stride_item(t.stride[3]),
+          channels(channels_last ? 1 : t.size[1]) {}
+
+    S* row(int64_t plane, int64_t y) const {
+        return data + plane / channels * stride_n + plane % channels * stride_c + y * stride_row;
+    }
+};
+
+// Whether, and from which to which run, every cell has two pixels: the factor 2 of FCN's skip fusion.
+struct Doubling {
+    int first = 0, end = 0;
+
+    explicit Doubling(const Runs& columns) {
+        if (columns.slope != 0.5 || !columns.one_per_cell) return;
+        end = columns.count;
+        while (first < end && columns.run[first].count != 2) ++first;
+        while (end > first && columns.run[end - 1].count != 2) --end;
+    }
+};
+
+// Even and odd pixels from vectors to memory in turn, and back.
+template <class T>
+inline void interleave(T* out, Vec<T> even, Vec<T> odd) {
+    constexpr int L = kLanes<T>;
+    T pairs[2 * L];
+    for (int i = 0; i < L; ++i) pairs[2 * i] = even[i], pairs[2 * i + 1] = odd[i];
+    std::memcpy(out, pairs, sizeof pairs);
+}
+
+#if defined(__AVX512F__)
+template <>
+inline void interleave(float* out, Vec<float> even, Vec<float> odd) {
+    store(out, __builtin_shufflevector(even, odd, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
+    store(out + 16, __builtin_shufflevector(even, odd, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
+}
+#elif defined(__AVX2__)
+template <>
+inline void interleave(float* out, Vec<float> even, Vec<float> odd) {
+    store(out, __builtin_shufflevector(even, odd, 0, 8, 1, 9, 2, 10, 3, 11));
+    store(out + 8, __builtin_shufflevector(even, odd, 4, 12, 5, 13, 6, 14, 7, 15));
+}
+#endif
+
+// One output row from the vertically mixed values at the column corners. inner = 1.
+template <class T>
+void expand_plane(T* out, const T* corner, const Runs& columns, const Doubling& doubling) {
+    constexpr int L = kLanes<T>;
+    const T step = T(columns.slope);
+    const auto expand = [&](int from, int to) {
+        for (int p = from; p < to; ++p) {
+            const Run& run = columns.run[p];
+            const T left = corner[run.top], slope = corner[run.top + 1] - left, t = T(run.t);
+            T* pixel = out + run.first;
+            if (run.count == kMaxRun) {
+                for (int k = 0; k < kMaxRun; ++k) pixel[k] = left + (t + T(k) * step) * slope;
+            } else {
+                for (int k = 0; k < run.count; ++k) pixel[k] = left + (t + T(k) * step) * slope;
+            }
+        }
+    };
+    int p = doubling.first;
+    expand(0, p);
+    if (p < doubling.end) {
+        const T even = T(columns.run[p].t), odd = even + step;
+        for (; p + L <= doubling.end; p += L) {
+            const Vec<T> left = load(corner + p), slope = load(corner + p + 1) - left;
+            interleave<T>(out + columns.run[p].first, left + even * slope, left + odd * slope);
+        }
+    }
+    expand(p, columns.count);
+}
+
+// The adjoint of expand_plane, added to `corner`.
+template <class T>
+void gather_plane(T* corner, const T* row, const Runs& columns) {
+    const T step = T(columns.slope);
+    for (int p = 0; p < columns.count; ++p) {
+        const Run& run = columns.run[p];
+        const T* pixel = row + run.first;
+        T total = 0, right = 0;
+        for (int k = 0; k < run.count; ++k) {
+            total += pixel[k];
+            right += (T(run.t) + T(k) * step) * pixel[k];
+        }
+        corner[run.top] += total - right;
+        corner[run.top + 1] += right;
+    }
+}
+
+// Stores that bypass the cache, for results larger than it: they save reading each line before it is written.
+inline bool can_stream(const float* out, int64_t count, int64_t total) {
+    return kVectorBytes >= 32 && total > (4 << 20) && reinterpret_cast<uintptr_t>(out) % kVectorBytes == 0 &&
+           count % kLanes<float> == 0;
+}
+template <class S>
+inline bool can_stream(const S*, int64_t, int64_t) {
+    return false;
+}
+
+inline void stream(float* out, Vec<float> v) {
+#if defined(__AVX512F__)
+    _mm512_stream_ps(out, (__m512)v);
+#elif defined(__AVX2__)
+    _mm256_stream_ps(out, (__m256)v);
+#else
+    store(out, v);
+#endif
+}
+
+template <class T, class S>
+void finish_row(S* out, const T* row, const S* skip, int64_t count, int64_t total) {
+    if constexpr (sizeof(S) == sizeof(float) && sizeof(T) == sizeof(float)) {
+        if (can_stream(out, count, total)) {
+            for (int64_t i = 0; i < count; i += kLanes<T>) stream(out + i, skip ? load(row + i) + load(skip + i) : load(row + i));
+            return;
+        }
+    }
+    if (skip) {
+        for (int64_t i = 0; i < count; ++i) from_number(row[i] + T(to_number(skip[i])), out[i]);
+    } else {
+        for (int64_t i = 0; i < count; ++i) from_number(row[i], out[i]);
+    }
+}
+
+template <class T, class S>
+class UpsampleAdd {
+public:
+    // In backward x is the gradient of the output and out that of the input.
+    UpsampleAdd(const UpsampleAddArgs& args, bool backward)
+        : a(args),
+          channels_last(args.out.size[1] > 1 && args.out.stride[1] == 1),
+          inner(channels_last ? args.out.size[1] : 1),
+          planes(args.out.size[0] * (channels_last ? 1 : args.out.size[1])),
+          height(backward ? args.out.size[2] : args.x.size[2]),
+          width(backward ? args.out.size[3] : args.x.size[3]) {}
+
+    void forward() {
+        const Memory plan_memory([&](Arena& arena) { allocate_plan(arena); });
+        build_plan();
+        const int64_t out_rows = a.grid.rows.size, out_width = a.grid.columns.size;
+        const Planes<const S> x(a.x, channels_last), skip(a.skip, channels_last);
+        const Planes<S> out(a.out, channels_last);
+        const int64_t chunk = imax(1, (32 << 10) / (out_width * inner)), chunks = ceil_div(out_rows, chunk);
+        const int threads = int(imax(1, imin(a.threads, planes * out_rows * out_width * inner / 8192)));
+        T *mixed_rows, *expanded_rows;
+        const Memory memory([&](Arena& arena) {
+            mixed_rows = arena.take<T>(threads * columns.corners * inner);
+            expanded_rows = arena.take<T>(threads * row_size());
+        });
+        const int64_t total = planes * out_rows * out_width * inner;
+        parallel_for(planes * chunks, threads, [&](int64_t task, int thread) {
+            const int64_t plane = task / chunks, first = task % chunks * chunk;
+            T* mixed = mixed_rows + thread * columns.corners * inner;
+            T* row = expanded_rows + thread * row_size();
+            for (int64_t y = first; y < imin(first + chunk, out_rows); ++y) {
+                mix_rows(mixed, x, plane, y);
+                expand_row(row, mixed);
+                finish_row<T, S>(out.row(plane, y), row, a.skip.data ? skip.row(plane, y) : nullptr, out_width * inner, total);
+            }
+        });
+    }
+
+    void backward() {
+        const Memory plan_memory([&](Arena& arena) { allocate_plan(arena); });
+        build_plan();
+        mark_feeding_runs();
+        const Planes<const S> grad(a.x, channels_last);
+        const Planes<S> out(a.out, channels_last);
+        const int64_t chunk = imax(1, (8 << 10) / (width * inner)), chunks = ceil_div(height, chunk);
+        const int threads = int(imax(1, imin(a.threads, planes * chunks)));
+        T *gathered_rows, *corner_rows, *input_rows;
+        const Memory memory([&](Arena& arena) {
+            gathered_rows = arena.take<T>(threads * row_size());
+            corner_rows = arena.take<T>(threads * columns.corners * inner);
+            input_rows = arena.take<T>(threads * width * inner);
+        });
+        parallel_for(planes * chunks, threads, [&](int64_t task, int thread) {
+            const int64_t plane = task / chunks, first = task % chunks * chunk;
+            T* gathered = gathered_rows + thread * row_size();
+            T* corner = corner_rows + thread * columns.corners * inner;
+            T* input = input_rows + thread * width * inner;
+            for (int64_t i = first; i < imin(first + chunk, height); ++i) {
+                gather_rows(gathered, grad, plane, int(i));
+                std::memset(corner, 0, sizeof(T) * columns.corners * inner);
+                gather_row(corner, gathered);
+                std::memset(input, 0, sizeof(T) * width * inner);
+                for (int q = 0; q < columns.corners; ++q) {
+                    if (columns.corner[q] < 0) continue;
+                    for (int64_t c = 0; c < inner; ++c) input[columns.corner[q] * inner + c] += corner[q * inner + c];
+                }
+                finish_row<T, S>(out.row(plane, i), input, nullptr, width * inner, 0);
+            }
+        });
+    }
+
+private:
+    int64_t row_size() const { return a.grid.columns.size * inner + kLanes<T>; }
+
+    void allocate_plan(Arena& arena) {
+        allocate_runs(rows, arena, a.grid.rows.size);
+        allocate_runs(columns, arena, a.grid.columns.size);
+        row_run = arena.take<int32_t>(a.grid.rows.size);
+        feeding = arena.take<int32_t>(2 * height);
+    }
+
+    void build_plan() {
+        build_runs(rows, a.grid.rows, height, a.grid.clamp);
+        build_runs(columns, a.grid.columns, width, a.grid.clamp);
+        for (int r = 0; r < rows.count; ++r) {
+            for (int k = 0; k < rows.run[r].count; ++k) row_run[rows.run[r].first + k] = r;
+        }
+    }
+
+    // The first and last run of output rows that each input row feeds.
+    void mark_feeding_runs() {
+        for (int64_t i = 0; i < height; ++i) feeding[2 * i] = 0, feeding[2 * i + 1] = -1;
+        for (int r = 0; r < rows.count; ++r) {
+            for (int side = 0; side < 2; ++side) {
+                const int i = rows.corner[rows.run[r].top + side];
+                if (i < 0) continue;
+                if (feeding[2 * i + 1] < 0) feeding[2 * i] = r;
+                feeding[2 * i + 1] = r;
+            }
+        }
+    }
+
+    // The input mixed vertically for output row y, at the column corners.
+    void mix_rows(T* mixed, const Planes<const S>& x, int64_t plane, int64_t y) const {
+        const Run& run = rows.run[row_run[y]];
+        const T t = T(run.t + double(y - run.first) * rows.slope);
+        const int up = rows.corner[run.top], down = rows.corner[run.top + 1];
+        const S* upper = x.row(plane, up < 0 ? 0 : up);
+        const S* lower = x.row(plane, down < 0 ? 0 : down);
+        const T w_up = up < 0 ? T(0) : T(1) - t, w_down = down < 0 ? T(0) : t;
+        const auto mix = [&](T* to, int64_t item, int64_t count) {
+            const S *u = upper + item * x.stride_item, *d = lower + item * x.stride_item;
+            for (int64_t c = 0; c < count; ++c) to[c] = w_up * T(to_number(u[c])) + w_down * T(to_number(d[c]));
+        };
+        for (int q = 0; q < columns.corners;) {
+            const int item = columns.corner[q];
+            if (item < 0) {
+                for (int64_t c = 0; c < inner; ++c) mixed[q * inner + c] = 0;
+                ++q;
+                continue;
+            }
+            // Corners that follow one another in the input: one long loop.
+            int end = q + 1;
+            while (end < columns.corners && columns.corner[end] == item + (end - q) && x.stride_item == inner) ++end;
+            mix(mixed + q * inner, item, (end - q) * inner);
+            q = end;
+        }
+    }
+
+    void expand_row(T* row, const T* corner) const {
+        if (inner == 1) return expand_plane(row, corner, columns, Doubling(columns));
+        for (int p = 0; p < columns.count; ++p) {
+            const Run& run = columns.run[p];
+            const T *left = corner + run.top * inner, *right = left + inner;
+            for (int k = 0; k < run.count; ++k) {
+                const T t = T(run.t + k * columns.slope);
+                T* pixel = row + (run.first + k) * inner;
+                for (int64_t c = 0; c < inner; ++c) pixel[c] = left[c] + t * (right[c] - left[c]);
+            }
+        }
+    }
+
+    // The output gradient's rows that input row i fed, weighed and summed.
+    void gather_rows(T* sum, const Planes<const S>& grad, int64_t plane, int i) const {
+        const int64_t count = a.grid.columns.size * inner;
+        std::memset(sum, 0, sizeof(T) * count);
+        for (int r = feeding[2 * i]; r <= feeding[2 * i + 1]; ++r) {
+            const Run& run = rows.run[r];
+            const bool up = rows.corner[run.top] == i, down = rows.corner[run.top + 1] == i;
+            for (int k = 0; k < run.count; ++k) {
+                const T t = T(run.t + k * rows.slope);
+                const T w = (up ? T(1) - t : T(0)) + (down ? t : T(0));
+                const S* row = grad.row(plane, run.first + k);
+                for (int64_t c = 0; c < count; ++c) sum[c] += w * T(to_number(row[c]));
+            }
+        }
+    }
+
+    void gather_row(T* corner, const T* row) const {
+        if (inner == 1) return gather_plane(corner, row, columns);
+        for (int p = 0; p < columns.count; ++p) {
+            const Run& run = columns.run[p];
+            T *left = corner + run.top * inner, *right = left + inner;
+            for (int k = 0; k < run.count; ++k) {
+                const T t = T(run.t + k * columns.slope);
+                const T* pixel = row + (run.first + k) * inner;
+                for (int64_t c = 0; c < inner; ++c) left[c] += (T(1) - t) * pixel[c], right[c] += t * pixel[c];
+            }
+        }
+    }
+
+    const UpsampleAddArgs& a;
+    const bool channels_last;
+    const int64_t inner, planes, height, width;
+    Runs rows, columns;
+    int32_t *row_run, *feeding;  // run of each output row; [input row][first, last]
+};
+
+template <class F>
+void with_types(DType dtype, const F& f) {
+    with_float_dtype(dtype, [&](auto* type) {
+        using S = std::remove_pointer_t<decltype(type)>;
+        using T = std::conditional_t<std::is_same_v<S, double>, double, float>;
+        f((T*)nullptr, type);
+    });
+}
+
+}  // namespace
+
+void upsample_add(const UpsampleAddArgs& args) {
+    with_types(args.x.dtype, [&](auto* number, auto* storage) {
+        UpsampleAdd<std::remove_pointer_t<decltype(number)>, std::remove_pointer_t<decltype(storage)>>(args, false).forward();
+    });
+}
+
+void upsample_add_backward(const UpsampleAddArgs& args) {
+    with_types(args.x.dtype, [&](auto* number, auto* storage) {
+        UpsampleAdd<std::remove_pointer_t<decltype(number)>, std::remove_pointer_t<decltype(storage)>>(args, true).backward();
+    });
+}
+
+}  // namespace fcn::FCN_ISA

@@ -1,0 +1,291 @@
+// upsample_argmax on CPUs: lanes are coarse cells, pixels of a cell's row sit in registers, classes are looped. Classes
+// whose corner scores prove that they cannot win in any cell of a vector leave the loop first.
+#include "cpu.h"
+
+#include "../common/cells.h"
+#include "../common/parallel.h"
+
+namespace fcn::FCN_ISA {
+namespace {
+
+// A vector of cells, all classes, up to 8 x 8 pixels a cell.
+template <class T>
+struct Block {
+    const T *left, *slope;  // upper corners, class 0 (see Packed); lower corners `below` further on
+    int64_t class_stride, below;
+    int classes;
+    Vec<T> t_column, t_row;
+    T column_step, row_step;
+    const int32_t* alive;  // classes that can win, ascending
+    int alive_count;
+    T* row;  // scratch: [class][2][lane], score at the row's first position and its slope
+};
+
+// Classes that can win somewhere in the block. Inside a cell a class's score lies between its least and greatest corner,
+// so one whose greatest corner is below another's least corner never wins there. The margin covers rounding of the
+// interpolated score, so no winner is lost, ties included.
+template <class T>
+int prune(const Block<T>& b, int32_t* alive) {
+    using V = Vec<T>;
+    V bound = {}, size = {};
+    for (int c = 0; c < b.classes; ++c) {
+        const int64_t at = c * b.class_stride;
+        const V l0 = load(b.left + at), r0 = l0 + load(b.slope + at);
+        const V l1 = load(b.left + at + b.below), r1 = l1 + load(b.slope + at + b.below);
+        const V least = vmin(vmin(l0, r0), vmin(l1, r1)), greatest = vmax(vmax(l0, r0), vmax(l1, r1));
+        bound = c == 0 ? least : vmax(bound, least);
+        size = vmax(size, vmax(greatest, -least));
+    }
+    bound -= size * T(sizeof(T) == 4 ? 2e-6 : 4e-15);
+    int count = 0;
+    for (int c = 0; c < b.classes; ++c) {
+        const int64_t at = c * b.class_stride;
+        const V l0 = load(b.left + at), r0 = l0 + load(b.slope + at);
+        const V l1 = load(b.left + at + b.below), r1 = l1 + load(b.slope + at + b.below);
+        if (any(vmax(vmax(l0, r0), vmax(l1, r1)) >= bound)) alive[count++] = c;
+    }
+    return count;
+}
+
+// Scores of all classes along pixel row `row` of the cells.
+template <class T>
+void score_row(const Block<T>& b, int row) {
+    constexpr int L = kLanes<T>;
+    const Vec<T> t = b.t_row + T(row) * b.row_step;
+    for (int i = 0; i < b.alive_count; ++i) {
+        const int64_t at = b.alive[i] * b.class_stride;
+        const Vec<T> left = load(b.left + at), slope = load(b.slope + at);
+        store(b.row + 2 * L * i, left + t * (load(b.left + at + b.below) - left));
+        store(b.row + 2 * L * i + L, slope + t * (load(b.slope + at + b.below) - slope));
+    }
+}
+
+// Winner and its score for pixels [first, first + K) of the row. With `ordered` false scores may be NaN, which win.
+template <class T, int K, bool ordered>
+void find_winners(const Block<T>& b, int first, Vec<T>* best, Vec<Int<T>>* winner) {
+    constexpr int L = kLanes<T>;
+    Vec<T> t[K], top[K];
+    Vec<Int<T>> index[K];
+    for (int k = 0; k < K; ++k) {
+        t[k] = b.t_column + T(first + k) * b.column_step;
+        top[k] = load<T>(b.row) + t[k] * load<T>(b.row + L);
+        index[k] = splat(Int<T>(b.alive[0]));
+    }
+    for (int i = 1; i < b.alive_count; ++i) {
+        const Vec<T> here = load<T>(b.row + 2 * L * i), d = load<T>(b.row + 2 * L * i + L);
+        const Vec<Int<T>> c = splat(Int<T>(b.alive[i]));
+        for (int k = 0; k < K; ++k) {
+            const Vec<T> v = here + t[k] * d;
+            auto wins = v > top[k];
+            if (!ordered) wins |= (v != v) & (top[k] == top[k]);
+            top[k] = wins ? v : top[k];
+            index[k] = wins ? c : index[k];
+        }
+    }
+    for (int k = 0; k < K; ++k) best[k] = top[k], winner[k] = index[k];
+}
+
+template <class T>
+struct Scratch {
+    Packed<T> packed;
+    T *t_column, *t_row;
+    int32_t *alive, *all;
+    T* row;
+};
+
+template <class T>
+class Argmax {
+public:
+    explicit Argmax(const UpsampleArgmaxArgs& args) : a(args), images(a.x.size[0]), classes(int(a.x.size[1])) {}
+
+    void run() {
+        Memory plan_memory([&](Arena& arena) {
+            allocate_runs(rows, arena, a.grid.rows.size);
+            allocate_runs(columns, arena, a.grid.columns.size);
+        });
+        build_runs(rows, a.grid.rows, a.x.size[2], a.grid.clamp);
+        build_runs(columns, a.grid.columns, a.x.size[3], a.grid.clamp);
+        bands = plan_bands(rows, columns, images, classes, sizeof(T));
+        const int64_t tasks = images * bands.count;
+        const int threads = int(imax(1, imin(a.threads, tasks)));
+        Memory memory([&](Arena& arena) {
+            scratch = arena.take<Scratch<T>>(threads);
+            for (int i = 0; i < threads; ++i) {
+                Scratch<T> s;
+                constexpr int L = kLanes<T>;
+                allocate_packed(s.packed, arena, classes, a.x.size[3], columns, bands.corners);
+                s.t_column = arena.take<T>(int64_t(columns.count) * bands.runs + L);
+                s.t_row = arena.take<T>(int64_t(columns.count) * bands.runs + L);
+                s.alive = arena.take<int32_t>(classes);
+                s.all = arena.take<int32_t>(classes);
+                s.row = arena.take<T>(int64_t(2) * L * classes);
+                if (scratch) scratch[i] = s;
+            }
+        });
+        parallel_for(tasks, threads, [&](int64_t task, int thread) {
+            run_band(scratch[thread], task / bands.count, int(task % bands.count));
+        });
+    }
+
+private:
+    void run_band(Scratch<T>& s, int64_t n, int band) const {
+        const int first_run = band * bands.runs, end = int(imin(first_run + bands.runs, rows.count));
+        const int first_corner = rows.run[first_run].top, corners = rows.run[end - 1].top + 2 - first_corner;
+        for (int r = 0; r < corners; ++r) pack_row(s.packed, a.x, columns, n, rows.corner[first_corner + r], r, false);
+        clear_tail(s.packed, s.packed.left, classes, corners);
+        clear_tail(s.packed, s.packed.slope, classes, corners);
+        for (int c = 0; c < classes; ++c) s.all[c] = c;
+        for (int first = first_run; first < end;) {
+            int last = first;
+            while (last + 1 < end && rows.run[last + 1].top == rows.run[last].top + 1) ++last;
+            run_segment(s, n, first_corner, first, last + 1);
+            first = last + 1;
+        }
+    }
+
+    void run_segment(Scratch<T>& s, int64_t n, int first_corner, int first, int end) const {
+        constexpr int L = kLanes<T>;
+        const int lanes = s.packed.lanes, total = lanes * (end - first);
+        int longest = 0;
+        for (int r = first, i = 0; r < end; ++r) {
+            longest = int(imax(longest, rows.run[r].count));
+            for (int p = 0; p < lanes; ++p, ++i) s.t_column[i] = T(columns.run[p].t), s.t_row[i] = T(rows.run[r].t);
+        }
+        for (int i = total; i < total + L; ++i) s.t_column[i] = s.t_row[i] = 0;
+        const int64_t origin = int64_t(rows.run[first].top - first_corner) * lanes;
+        Block<T> b{};
+        b.class_stride = s.packed.class_stride;
+        b.below = lanes;
+        b.classes = classes;
+        b.column_step = T(columns.slope);
+        b.row_step = T(rows.slope);
+        b.row = s.row;
+        for (int i = 0; i < total; i += L) {
+            b.left = s.packed.left + origin + i;
+            b.slope = s.packed.slope + origin + i;
+            b.t_column = load(s.t_column + i);
+            b.t_row = load(s.t_row + i);
+            const bool finite = all_finite(b);
+            const bool pruned = finite && !a.confidence.data;
+            b.alive = pruned ? s.alive : s.all;
+            b.alive_count = pruned ? prune(b, s.alive) : classes;
+            if (b.alive_count == 1) {
+                fill(n, b.alive[0], first, i, int(imin(L, total - i)));
+                continue;
+            }
+            for (int row = 0; row < longest; ++row) {
+                Vec<T> best[kMaxRun];
+                Vec<Int<T>> winner[kMaxRun];
+                score_row(b, row);
+                // Four pixels at a time: their scores, indices and positions then fit 16 registers.
+                for (int k = 0; k < columns.longest; k += 4) {
+                    if (finite) {
+                        find_winners<T, 4, true>(b, k, best + k, winner + k);
+                    } else {
+                        find_winners<T, 4, false>(b, k, best + k, winner + k);
+                    }
+                }
+                write_row(b, n, row, best, winner, first, i, int(imin(L, total - i)));
+            }
+        }
+    }
+
+    bool all_finite(const Block<T>& b) const {
+        Vec<T> poison = {};
+        for (int c = 0; c < classes; ++c) {
+            const int64_t at = c * b.class_stride;
+            const Vec<T> up = load(b.left + at) + load(b.slope + at);
+            const Vec<T> down = load(b.left + at + b.below) + load(b.slope + at + b.below);
+            poison += (up - up) + (down - down);
+        }
+        return !any(poison != poison);
+    }
+
+    // f(row run, column run, lane) for each lane of the block that has pixels.
+    template <class F>
+    void for_each_cell(int first_run, int i, int count, const F& f) const {
+        int run = first_run + i / columns.count, column = i % columns.count;
+        for (int lane = 0; lane < count; ++lane) {
+            f(rows.run[run], columns.run[column], lane);
+            if (++column == columns.count) column = 0, ++run;
+        }
+    }
+
+    void fill(int64_t n, int label, int first_run, int i, int count) const {
+        for_each_cell(first_run, i, count, [&](const Run& row, const Run& column, int) {
+            for (int y = 0; y < row.count; ++y) {
+                const int64_t at = (n * a.labels.size[1] + row.first + y) * a.labels.size[2] + column.first;
+                if (a.labels.dtype == DType::uint8) {
+                    std::memset(static_cast<uint8_t*>(a.labels.data) + at, label, column.count);
+                } else {
+                    for (int x = 0; x < column.count; ++x) static_cast<int64_t*>(a.labels.data)[at + x] = label;
+                }
+            }
+        });
+    }
+
+    void write_row(const Block<T>& b, int64_t n, int y, const Vec<T>* best, const Vec<Int<T>>* winner, int first_run, int i,
+                   int count) const {
+        constexpr int L = kLanes<T>;
+        const int64_t width = a.labels.size[2], plane = n * a.labels.size[1];
+        if (a.labels.dtype == DType::uint8) {
+            // Bytes of 8 pixels side by side in one word per lane.
+            uint32_t low[L], high[L];
+            for (int lane = 0; lane < L; ++lane) low[lane] = high[lane] = 0;
+            for (int k = 0; k < imin(4, columns.longest); ++k) {
+                for (int lane = 0; lane < L; ++lane) low[lane] |= uint32_t(winner[k][lane]) << (8 * k);
+            }
+            for (int k = 4; k < columns.longest; ++k) {
+                for (int lane = 0; lane < L; ++lane) high[lane] |= uint32_t(winner[k][lane]) << (8 * (k - 4));
+            }
+            uint8_t* labels = static_cast<uint8_t*>(a.labels.data);
+            for_each_cell(first_run, i, count, [&](const Run& row, const Run& column, int lane) {
+                if (y >= row.count) return;
+                uint8_t* out = labels + (plane + row.first + y) * width + column.first;
+                const uint32_t words[2] = {low[lane], high[lane]};
+                if (column.count == kMaxRun) {
+                    std::memcpy(out, words, 8);
+                } else {
+                    std::memcpy(out, words, column.count);
+                }
+            });
+        } else {
+            int64_t* labels = static_cast<int64_t*>(a.labels.data);
+            for_each_cell(first_run, i, count, [&](const Run& row, const Run& column, int lane) {
+                if (y >= row.count) return;
+                int64_t* out = labels + (plane + row.first + y) * width + column.first;
+                for (int x = 0; x < column.count; ++x) out[x] = winner[x][lane];
+            });
+        }
+        if (!a.confidence.data) return;
+        T probability[kMaxRun][L];
+        for (int k = 0; k < columns.longest; ++k) {
+            const Vec<T> t = b.t_column + T(k) * b.column_step;
+            Vec<T> s = {};
+            for (int c = 0; c < classes; ++c) s += vexp(load<T>(b.row + 2 * L * c) + t * load<T>(b.row + 2 * L * c + L) - best[k]);
+            store(probability[k], T(1) / s);
+        }
+        T* confidence = static_cast<T*>(a.confidence.data);
+        for_each_cell(first_run, i, count, [&](const Run& row, const Run& column, int lane) {
+            if (y >= row.count) return;
+            T* out = confidence + (plane + row.first + y) * width + column.first;
+            for (int x = 0; x < column.count; ++x) out[x] = probability[x][lane];
+        });
+    }
+
+    const UpsampleArgmaxArgs& a;
+    const int64_t images;
+    const int classes;
+    Runs rows, columns;
+    Bands bands;
+    Scratch<T>* scratch;
+};
+
+}  // namespace
+
+void upsample_argmax(const UpsampleArgmaxArgs& args) {
+    if (args.x.dtype == DType::float64) return Argmax<double>(args).run();
+    Argmax<float>(args).run();
+}
+
+}  // namespace fcn::FCN_ISA

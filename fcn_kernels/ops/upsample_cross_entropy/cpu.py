@@ -1,0 +1,79 @@
+"""Launches the C++ kernel of upsample_cross_entropy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...checks import bad_label_message
+from ...extension import C, optional_pointer, pointer
+
+# True makes every block take the exact path (one exponential per pixel and class): for tests and benchmarks.
+force_exact = False
+
+
+def upsample_cross_entropy(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    grid: list[int],
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+    loss: Tensor,
+    scale: Tensor,
+    grad: Tensor | None,
+) -> None:
+    """Writes ``loss``, ``scale`` (the factor that ``grad`` lacks) and ``grad`` (of the sum over pixels) unless None."""
+    total, weight_sum = _launch(x, target, weight, pixel_weight, grid, ignore_index, label_smoothing, grad, None)
+    factor = 1.0
+    if reduction == "mean":
+        factor = 1 / weight_sum if weight_sum != 0 else 0.0
+    loss.fill_(total * factor)
+    scale.fill_(factor)
+
+
+def upsample_cross_entropy_pixels(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    grid: list[int],
+    ignore_index: int,
+    label_smoothing: float,
+    loss: Tensor,
+) -> None:
+    """Writes ``loss``, one for each pixel."""
+    _launch(x, target, weight, pixel_weight, grid, ignore_index, label_smoothing, None, loss)
+
+
+def _launch(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    grid: list[int],
+    ignore_index: int,
+    label_smoothing: float,
+    grad: Tensor | None,
+    pixel_loss: Tensor | None,
+) -> tuple[float, float]:
+    """The loss summed over pixels and the sum of their weights."""
+    if target.numel() == 0:
+        if grad is not None:
+            grad.zero_()
+        return 0.0, 0.0
+    sums = torch.float64 if x.dtype == torch.float64 else torch.float32
+    weight = None if weight is None else weight.detach().to(sums).contiguous()
+    pixel_weight = None if pixel_weight is None else pixel_weight.detach().to(sums)
+    total, weight_sum, bad_pixel, _, _ = C.upsample_cross_entropy(
+        pointer(x), pointer(target), optional_pointer(weight), optional_pointer(pixel_weight), optional_pointer(grad),
+        optional_pointer(pixel_loss), grid, ignore_index, label_smoothing, force_exact, torch.get_num_threads(),
+    )  # fmt: skip
+    if bad_pixel >= 0:
+        height, width = target.shape[1:]
+        position = (bad_pixel // (height * width), bad_pixel // width % height, bad_pixel % width)
+        value = int(target[position])
+        raise ValueError(bad_label_message("upsample_cross_entropy", value, position, x.shape[1], ignore_index))
+    return total, weight_sum
