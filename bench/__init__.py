@@ -1,0 +1,1 @@
+"""The user's speed comparison: ``python bench/run.py``. Not installed with the package."""

@@ -1,0 +1,171 @@
+"""The results as text: a table for the terminal, and Markdown."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from bench.results import (
+    Results,
+    Row,
+    eager_baseline,
+    failures,
+    honest_allocator,
+    machine_line,
+    ours,
+    ratio,
+    seconds,
+    strongest_baseline,
+    timed_rows,
+)
+
+
+def duration(value: float | None) -> str:
+    """Milliseconds with three digits."""
+    if value is None:
+        return "-"
+    milliseconds = value * 1e3
+    return f"{milliseconds:.0f}" if milliseconds >= 100 else f"{milliseconds:.3g}"
+
+
+def times(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}x" if value >= 10 else f"{value:.2g}x"
+
+
+def megabytes(value: int | None) -> str:
+    return "-" if value is None else f"{value / 1e6:.1f}" if value < 1e7 else f"{value / 1e6:.0f}"
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f}" if value >= 0.1 else f"{100 * value:.1f}"
+
+
+def terminal_tables(results: Results) -> list[Table]:
+    """One table per operator, one section per case."""
+    return [
+        _operator_table(results, operator, [row for row in timed_rows(results) if row["operator"] == operator])
+        for operator in dict.fromkeys(row["operator"] for row in timed_rows(results))
+    ]
+
+
+def _operator_table(results: Results, operator: str, rows: list[Row]) -> Table:
+    honest = honest_allocator(results)
+    table = Table(title=f"{operator} (times in ms)", title_justify="left", title_style="bold", pad_edge=False)
+    table.add_column("candidate")
+    for allocator in results["allocators"]:
+        for column in ("cold", "+-%", "warm"):
+            table.add_column(f"{allocator}\n{column}" if column == "cold" else f"\n{column}", justify="right", no_wrap=True)
+    if results["device"] == "cuda":
+        table.add_column("in a\ngraph", justify="right", no_wrap=True)
+    for column in ("peak\nMB", "copy\n%", "FMA\n%", "x\nfloor", "vs\nbest", "vs\neager"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        floor = row["floor"]
+        limit = max(floor["limits"], key=floor["limits"].get)
+        table.add_section()
+        # Brackets of shapes are no markup.
+        table.add_row(Text(row["case"], style="bold"))
+        table.add_row(Text(f"{row['mode']}, floor {duration(floor['seconds'])} ({limit})", style="bold"))
+        for name, c in row["candidates"].items():
+            color = "green" if c["backend"] else "default"
+            if "failed" in c:
+                table.add_row(f"  [red]{name}: not timed, see below[/]")
+                continue
+            cells = [f"  [{color}]{name}[/]"]
+            for allocator in results["allocators"]:
+                cold = c["seconds"][allocator]["cold"]
+                cells += [duration(cold["median"]), f"{100 * (cold['q3'] - cold['q1']) / cold['median']:.0f}"]
+                cells += [duration(seconds(c, allocator, "warm"))]
+            if results["device"] == "cuda":
+                cells.append(duration(seconds(c, honest, "graph")))
+            time = seconds(c, honest)
+            assert time is not None
+            cells += [
+                megabytes(c.get("peak_bytes")),
+                percent(floor["limits"]["bytes"] / time),
+                percent(floor["limits"]["operations"] / time),
+                f"{time / floor['seconds']:.1f}",
+                times(ratio(strongest_baseline(row, honest), time)),
+                times(ratio(eager_baseline(row, honest), time)),
+            ]
+            table.add_row(*cells)
+    return table
+
+
+def summary_line(row: Row, allocator: str) -> str:
+    """One finished row of one allocator's measurement in a line (``seconds`` not yet merged)."""
+    timed = {n: c["seconds"]["cold"]["median"] for n, c in row["candidates"].items() if "seconds" in c}
+    best = min(((t, n) for n, t in timed.items() if row["candidates"][n]["backend"] is None), default=None)
+    parts = [f"{n} {duration(timed[n])} ms" for n in ours(row) if n in timed]
+    if best is not None:
+        parts = [f"{p} ({times(best[0] / timed[n])})" for p, n in zip(parts, (n for n in ours(row) if n in timed), strict=True)]
+        parts.append(f"best PyTorch {duration(best[0])} ms ({best[1]})")
+    if row["image_size"] is not None:
+        parts = [f"{n} {megabytes(c.get('peak_bytes'))} MB" for n, c in row["candidates"].items()]
+    return f"[{allocator}] {row['operator']} {row['case']}, {row['mode']}: {'; '.join(parts)}"
+
+
+def notes(results: Results) -> list[str]:
+    """How to read the figures, what was verified, what is missing."""
+    errors: dict[str, float] = {}
+    count = 0
+    for row in results["rows"]:
+        for c in row["candidates"].values():
+            if "failed" not in c:
+                count += 1
+                errors[row["operator"]] = max(errors.get(row["operator"], 0.0), c["error"])
+    rates = ", ".join(f"{rate / 1e9:.0f} G multiply-adds/s {dtype}" for dtype, rate in results["multiply_add_rate"].items())
+    lines = [
+        machine_line(results),
+        f"Measured rates: copy {results['copy_bandwidth'] / 1e9:.1f} GB/s (read + written), {rates}.",
+        "cold: caches flushed before the call; warm: called again at once; medians, +-% is the distance between the "
+        f"quartiles. Percentages, x floor and ratios are of the cold {honest_allocator(results)} figures.",
+        f"Before timing, {count} results were compared with float64 PyTorch; largest errors: "
+        + ", ".join(f"{operator} {error:.0e}" for operator, error in errors.items())
+        + ".",
+    ]
+    lines += [f"Absent: {operator}: {reason}." for operator, reason in results["absent"].items()]
+    lines += [f"Not timed: {failure}." for failure in failures(results)]
+    return lines
+
+
+def markdown(results: Results, *, headline_only: bool = False) -> str:
+    """The comparison as a Markdown table: ours, the strongest PyTorch spelling, and how far from the floor."""
+    allocators, honest = results["allocators"], honest_allocator(results)
+    with_allocators = " / ".join(allocators)
+    lines = [
+        f"| operator and case | backend | ms | best PyTorch, ms | faster than best ({with_allocators}) "
+        f"| faster than eager ({with_allocators}) | x floor | peak MB, ours / eager |",
+        "|---|---|---:|---|---:|---:|---:|---:|",
+    ]
+    operator = ""
+    for row in timed_rows(results):
+        if headline_only and not row["headline"]:
+            continue
+        eager = eager_baseline(row, honest)
+        best = strongest_baseline(row, honest)
+        for name, c in ours(row).items():
+            time = seconds(c, honest)
+            if time is None or eager is None or best is None:
+                continue
+            if row["operator"] != operator:
+                operator = row["operator"]
+                lines.append(f"| **`{operator}`** | | | | | | | |")
+            against_best = [times(ratio(strongest_baseline(row, a), seconds(c, a))) for a in allocators]
+            against_eager = [times(ratio(eager_baseline(row, a), seconds(c, a))) for a in allocators]
+            memory = [megabytes(c.get("peak_bytes")), megabytes(row["candidates"][eager[0]].get("peak_bytes"))]
+            lines.append(
+                f"| {row['case']}, {row['mode']} | {name} | {duration(time)} | {duration(best[1])} ({best[0]}) "
+                f"| {' / '.join(against_best)} | {' / '.join(against_eager)} | {time / row['floor']['seconds']:.1f} "
+                f"| {' / '.join(memory)} |"
+            )
+    note = [
+        f"Times in ms, cold caches, medians, {honest} allocator. {machine_line(results)}.",
+        f"Floor: the larger of compulsory bytes / {results['copy_bandwidth'] / 1e9:.0f} GB/s (copy, measured) and "
+        f"operations / {results['multiply_add_rate'].get('float32', 0) / 1e9:.0f} G multiply-adds/s (measured). Every "
+        "result was compared with float64 PyTorch before it was timed.",
+    ]
+    note += [f"Not timed: {failure}." for failure in failures(results)]
+    return "\n".join([*lines, "", *note]) + "\n"
