@@ -33,8 +33,8 @@ class Layer:
             out = (size + 2 * self.padding - self.kernel_size) // self.stride + 1
         else:
             out = -((self.kernel_size - size - 2 * self.padding) // self.stride) + 1
-            if self.padding and (out - 1) * self.stride >= size + self.padding:
-                out -= 1  # The last window would see padding only.
+            if (out - 1) * self.stride >= size + self.padding:
+                out -= 1  # The last window would start past the input.
         if size < 1 or out < 1:
             raise ValueError(
                 f"{self.name}: an input of size {size} is too small for its kernel of size {self.kernel_size}"

@@ -9,6 +9,7 @@ network keeps; it says nothing about other heads.
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image
 
 from .dataset import ArrayDataset, Sample
 from .files import DataError
@@ -22,6 +23,8 @@ PALETTE: list[Color] = [(0, 0, 0), (60, 120, 220), (230, 130, 60), (245, 235, 20
 PATTERN = ["train"] * 24 + ["-"] * 2 + ["val"] * 4 + ["-"] * 2 + ["test"] * 6 + ["-"] * 2
 FIRST, LAST = 28, 206  # slices that hold brain
 ROWS, COLUMNS = slice(0, 160), slice(15, 175)  # the part of each slice that holds brain, with a margin
+# Slices are enlarged: cortex is 2 to 4 mm thick, and the coarsest network has one score for each 32 pixels.
+ENLARGE = 3
 
 
 def slices(split: str) -> list[int]:
@@ -32,16 +35,17 @@ def slices(split: str) -> list[int]:
 
 
 def mri(split: str) -> ArrayDataset:
-    """Coronal slices, gray uint8 ``[160, 160]``, with background / CSF / grey / white labels.
+    """Coronal slices, gray uint8 ``[480, 480]``, with background / CSF / grey / white labels.
 
     A pixel inside the brain mask belongs to the tissue with the largest probability among grey, white and the rest,
-    1 - grey - white, which inside the mask is fluid (CSF). Raises ``DataError`` if ``nilearn`` is not installed.
+    1 - grey - white, which inside the mask is fluid (CSF). Image, probabilities and mask are enlarged (bilinear) before
+    that choice. Raises ``DataError`` if ``nilearn`` is not installed.
     """
     try:
         from nilearn import datasets
     except ImportError:
         raise DataError("the MRI data come with nilearn, which is not installed: pip install nilearn") from None
-    image, grey, white, brain = (
+    volumes = [
         np.asarray(load(resolution=1).dataobj, dtype=np.float32)
         for load in (
             datasets.load_mni152_template,
@@ -49,17 +53,19 @@ def mri(split: str) -> ArrayDataset:
             datasets.load_mni152_wm_template,
             datasets.load_mni152_brain_mask,
         )
-    )
-    tissue = 1 + np.stack([1 - grey - white, grey, white]).argmax(0)
-    labels = np.where(brain > 0.5, tissue, 0).astype(np.uint8)
-    pixels = np.rint(image * 255).astype(np.uint8)
-    samples: list[Sample] = [
-        {"image": _upright(pixels[:, y]), "target": _upright(labels[:, y]), "name": f"coronal_{y:03d}"}
-        for y in slices(split)
     ]
+    samples = [_sample(y, *(_plane(volume[:, y]) for volume in volumes)) for y in slices(split)]
     return ArrayDataset(samples, list(CLASSES), list(PALETTE))
 
 
-def _upright(plane: np.ndarray) -> np.ndarray:
-    """[x, z] with z upward -> rows from the top of the head down."""
-    return np.ascontiguousarray(plane[COLUMNS, ROWS].T[::-1])
+def _sample(y: int, image: np.ndarray, grey: np.ndarray, white: np.ndarray, brain: np.ndarray) -> Sample:
+    tissue = 1 + np.stack([1 - grey - white, grey, white]).argmax(0)
+    target = np.where(brain > 0.5, tissue, 0).astype(np.uint8)
+    return {"image": np.rint(image * 255).astype(np.uint8), "target": target, "name": f"coronal_{y:03d}"}
+
+
+def _plane(plane: np.ndarray) -> np.ndarray:
+    """[x, z] with z upward -> rows from the top of the head down, enlarged."""
+    upright = Image.fromarray(np.ascontiguousarray(plane[COLUMNS, ROWS].T[::-1]))
+    size = (upright.width * ENLARGE, upright.height * ENLARGE)
+    return np.asarray(upright.resize(size, Image.Resampling.BILINEAR))

@@ -1,0 +1,23 @@
+"""Fully Convolutional Networks for Semantic Segmentation (Long, Shelhamer, Darrell; CVPR 2015, TPAMI 2016)."""
+
+from .inference import Predictor
+from .metrics import Metrics, SegmentationMetrics, metrics_from_confusion
+from .models import FCN, ModelConfig, build_model
+from .preprocessing import Preprocessing
+from .scores import Scores
+from .weights import Weights, load_weights, save_weights
+
+__all__ = [
+    "FCN",
+    "Metrics",
+    "ModelConfig",
+    "Predictor",
+    "Preprocessing",
+    "Scores",
+    "SegmentationMetrics",
+    "Weights",
+    "build_model",
+    "load_weights",
+    "metrics_from_confusion",
+    "save_weights",
+]

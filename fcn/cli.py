@@ -1,0 +1,222 @@
+"""The command line: ``fcn train | evaluate | predict | info | demo``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EPILOGS = {
+    "train": "Every key of the recipe can be overridden: --stages.epochs [20,20,20] --data.root FOLDER. "
+    "'fcn train --keys' lists them.",
+    "evaluate": "The data are chosen as in a recipe: --data.kind camvid|voc|folder|mri --data.root FOLDER.",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 some inputs failed, 2 wrong usage or unusable data, 130 interrupted."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command not in EPILOGS:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    # After parsing, so that --help and usage errors come at once.
+    from .callbacks import Interrupted
+
+    try:
+        return int(options.run(options, rest))
+    except Interrupted:
+        return 130
+    except (ValueError, TypeError, OSError) as error:  # ConfigError and DataError are ValueErrors
+        if os.environ.get("FCN_TRACEBACK"):
+            raise
+        print(f"fcn {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"fcn {options.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fcn", description="Fully convolutional networks for semantic segmentation.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train by a recipe, or resume a run", epilog=EPILOGS["train"])
+    train.add_argument("recipe", nargs="?", help="YAML file, such as recipes/camvid_fcn8s_small.yaml")
+    train.add_argument("--resume", metavar="RUN_DIR", help="go on with an interrupted run")
+    train.add_argument("--keys", action="store_true", help="list every key of a recipe")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("evaluate", help="score weights on labeled images", epilog=EPILOGS["evaluate"])
+    evaluate.add_argument("weights", help="a .safetensors file written by training")
+    evaluate.add_argument("--split", help="train, val, test or another name (default: data.test_split)")
+    evaluate.add_argument("--out", metavar="FILE.json", help="write the metrics as JSON too")
+    evaluate.set_defaults(run=_evaluate)
+
+    predict = commands.add_parser("predict", help="label images: a palette PNG and an overlay of each")
+    predict.add_argument("weights")
+    predict.add_argument("images", nargs="+", help="image files or folders of images")
+    predict.add_argument("--out", required=True, metavar="DIR")
+    predict.set_defaults(run=_predict)
+
+    info = commands.add_parser("info", help="layers, classes and preprocessing of weights")
+    info.add_argument("weights")
+    info.set_defaults(run=_info)
+
+    demo = commands.add_parser("demo", help="train and score a small network on real images, in minutes on a CPU")
+    demo.add_argument("--out", default="runs/demo", metavar="DIR")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _train(options: argparse.Namespace, overrides: list[str]) -> int:
+    from .callbacks import Interrupted
+    from .config import ConfigError, load_recipe, recipe_help
+    from .training import resume, train
+
+    if options.keys:
+        print(recipe_help())
+        return 0
+    if (options.recipe is None) == (options.resume is None) or (options.resume and overrides):
+        raise ConfigError("give a recipe (with overrides), or --resume RUN_DIR alone")
+    if options.resume:
+        run_dir = options.resume
+    else:
+        recipe = load_recipe(options.recipe, overrides)
+        run_dir = recipe.trainer.run_dir
+    try:
+        weights = resume(run_dir) if options.resume else train(recipe)
+    except Interrupted:
+        print(f"\nInterrupted; the checkpoint is written. Go on with: fcn train --resume {run_dir}", file=sys.stderr)
+        raise
+    print(f"Best weights: {weights}")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
+    from rich.console import Console
+
+    from .config import load_data_config
+    from .inference import Predictor
+    from .report import class_table, metrics_as_dict, metrics_table
+
+    data = load_data_config(overrides)
+    predictor = Predictor(options.weights)
+    split = options.split or data.test_split
+    dataset = data.dataset(split)
+    metrics = predictor.evaluate(dataset, workers=data.workers)
+    name = f"FCN-{predictor.model.config.stride}s"
+    title = f"{data.kind} {split}, {len(dataset)} images"
+    Console().print(metrics_table({name: metrics}, title), class_table({name: metrics}, dataset.classes))
+    if options.out:
+        result = {
+            "weights": str(options.weights),
+            "data": data.kind,
+            "split": split,
+            "images": len(dataset),
+            **metrics_as_dict(metrics, dataset.classes),
+        }
+        out = Path(options.out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = out.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(result, indent=2), encoding="utf-8")
+        os.replace(temporary, out)
+    return 0
+
+
+def _predict(options: argparse.Namespace, _: list[str]) -> int:
+    from tqdm import tqdm
+
+    from .data import DataError, read_image, write_labels
+    from .inference import Predictor
+    from .visualize import save_overlay
+
+    predictor = Predictor(options.weights)
+    files = _image_files(options.images)
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for path in tqdm(files, desc="predict", unit="image", dynamic_ncols=True):
+        try:
+            image = read_image(path)
+        except DataError as error:
+            failed += 1
+            tqdm.write(f"fcn predict: skipped: {error}", file=sys.stderr)
+            continue
+        labels = predictor(image)
+        write_labels(out / f"{path.stem}.png", labels, predictor.palette)
+        save_overlay(out / f"{path.stem}_overlay.png", image, labels, predictor.classes, predictor.palette)
+    print(f"{len(files) - failed} of {len(files)} images labeled; written to {out}")
+    return 1 if failed else 0
+
+
+def _image_files(arguments: Sequence[str]) -> list[Path]:
+    """Files as given, folders as the images in them. Raises ``DataError`` for what is missing or would overwrite."""
+    from .data import DataError
+    from .data.files import IMAGE_SUFFIXES
+
+    files: list[Path] = []
+    for argument in map(Path, arguments):
+        if argument.is_dir():
+            found = sorted(path for path in argument.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+            if not found:
+                raise DataError(f"{argument}: no images in this folder")
+            files += found
+        elif argument.exists():
+            files.append(argument)
+        else:
+            raise DataError(f"{argument}: no such file or folder")
+    seen: dict[str, Path] = {}
+    for path in files:
+        if path.stem in seen:
+            raise DataError(f"{seen[path.stem]} and {path} would be written to the same file; give them separately")
+        seen[path.stem] = path
+    return files
+
+
+def _info(options: argparse.Namespace, _: list[str]) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from .models import describe
+    from .weights import load_weights
+
+    weights = load_weights(options.weights)
+    config, preprocessing = weights.model.config, weights.preprocessing
+    rows = describe(weights.model)
+    table = Table(title=f"FCN-{config.stride}s, {config.backbone} backbone, pad {config.pad}")
+    for heading in ("layer", "kind"):
+        table.add_column(heading)
+    for heading in ("kernel", "stride", "channels", "parameters", "receptive field", "total stride"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            row.layer, row.kind, *(f"{value:,}" for value in (
+                row.kernel_size, row.stride, row.channels, row.parameters, row.receptive_field, row.total_stride
+            ))
+        )  # fmt: skip
+    console = Console()
+    console.print(table)
+    console.print(f"parameters     {sum(row.parameters for row in rows):,}")
+    console.print(f"classes        {', '.join(weights.classes)}")
+    console.print(
+        f"input          {preprocessing.channel_order}, mean {preprocessing.mean}, std {preprocessing.std}, "
+        f"scale {preprocessing.scale:g}"
+    )
+    for key, value in weights.extra.items():
+        console.print(f"{key:<14} {value}")
+    return 0
+
+
+def _demo(options: argparse.Namespace, _: list[str]) -> int:
+    from .callbacks import Interrupted
+    from .demo import demo
+
+    try:
+        demo(options.out)
+    except Interrupted:
+        print("\nInterrupted. 'fcn demo' starts anew.", file=sys.stderr)
+        raise
+    return 0

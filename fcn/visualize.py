@@ -1,0 +1,139 @@
+"""Pictures: overlays with a legend, panels side by side, learning curves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .data import VOID, Color
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, GRID = "#333333", "#dddddd"
+
+
+def colorize(labels: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
+    """Labels ``[H, W]`` as uint8 ``[H, W, 3]``; void is white."""
+    table = np.full((VOID + 1, 3), 255, dtype=np.uint8)
+    table[: len(palette)] = np.asarray(palette, dtype=np.uint8)
+    return table[labels]
+
+
+def blend(image: np.ndarray, labels: np.ndarray, palette: Sequence[Color], opacity: float = 0.55) -> np.ndarray:
+    """Label colors over a uint8 image ``[H, W]`` or ``[H, W, 3 | 4]``; void stays clear. uint8 ``[H, W, 3]``."""
+    rgb = np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image[:, :, :3]
+    mixed = (1 - opacity) * rgb + opacity * colorize(labels, palette)
+    return np.where((labels == VOID)[:, :, None], rgb, np.rint(mixed).astype(np.uint8))
+
+
+def save_overlay(
+    path: str | Path, image: np.ndarray, labels: np.ndarray, classes: Sequence[str], palette: Sequence[Color]
+) -> None:
+    """A PNG of the overlay at about the image's own size, with a legend of the classes that occur."""
+    height, width = labels.shape
+    present = [index for index in range(len(classes)) if (labels == index).any()]
+    scale = 100 * max(1.0, 480 / max(width, 1))  # small images are enlarged to a readable width
+    figure = _figure(width * scale / 1e4, height * scale / 1e4 + 0.4)
+    axes = figure.subplots()
+    axes.imshow(blend(image, labels, palette), interpolation="nearest")
+    axes.axis("off")
+    _legend(figure, [classes[index] for index in present], [palette[index] for index in present])
+    _save(figure, path)
+
+
+def save_panels(
+    path: str | Path,
+    rows: Sequence[Sequence[np.ndarray]],
+    titles: Sequence[str],
+    classes: Sequence[str],
+    palette: Sequence[Color],
+    row_names: Sequence[str] | None = None,
+) -> None:
+    """A PNG of rows of pictures (uint8 ``[H, W]`` or ``[H, W, 3]``) under column titles, with a legend."""
+    height, width = rows[0][0].shape[:2]
+    cell = 2.3
+    figure = _figure(cell * len(titles), cell * len(rows) * height / width + 0.7)
+    grid = figure.subplots(len(rows), len(titles), squeeze=False)
+    for r, row in enumerate(rows):
+        for c, picture in enumerate(row):
+            axes = grid[r, c]
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            for spine in axes.spines.values():
+                spine.set_visible(False)
+            if r == 0:
+                axes.set_title(titles[c], color=INK, fontsize=11)
+            if c == 0 and row_names is not None:
+                axes.set_ylabel(row_names[r], color=INK, fontsize=9)
+    _legend(figure, classes, palette)
+    _save(figure, path)
+
+
+def save_curves(path: str | Path, histories: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    """Learning curves as small multiples: loss and mean IU over epochs, one column for each run (name: its rows)."""
+    figure = _figure(3.2 * len(histories) + 0.6, 4.6)
+    grid = figure.subplots(2, len(histories), squeeze=False, sharey="row", sharex="col")
+    for column, (name, rows) in enumerate(histories.items()):
+        epochs = [row["epoch"] for row in rows]
+        losses, scores = grid[0, column], grid[1, column]
+        losses.plot(epochs, [row["train_loss"] for row in rows], color="#8a8a8a", label="training", marker=".")
+        losses.plot(epochs, [row["val_loss"] for row in rows], color="#1f6fb4", label="validation", marker=".")
+        scores.plot(epochs, [row["mean_iu"] for row in rows], color="#1f6fb4", marker=".")
+        best = max(rows, key=lambda row: row["mean_iu"])
+        scores.plot(best["epoch"], best["mean_iu"], "o", color="#d1495b")
+        scores.annotate(
+            f"{best['mean_iu']:.3f}", (best["epoch"], best["mean_iu"]), (0, -14), textcoords="offset points",
+            ha="center", color="#d1495b", fontsize=9,
+        )  # fmt: skip
+        losses.set_title(name, color=INK, fontsize=11)
+        scores.set_xlabel("epoch", color=INK)
+        for axes in (losses, scores):
+            _plain(axes)
+    grid[0, 0].set_ylabel("loss", color=INK)
+    grid[1, 0].set_ylabel("validation mean IU", color=INK)
+    grid[0, -1].legend(frameon=False, fontsize=9, labelcolor=INK)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    # The object API with the Agg canvas: no display, no global state.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GRID)
+    axes.tick_params(colors=INK, labelsize=9, color=GRID)
+    axes.grid(axis="y", color=GRID, linewidth=0.6)
+
+
+def _legend(figure: Figure, classes: Sequence[str], palette: Sequence[Color]) -> None:
+    from matplotlib.patches import Patch
+
+    handles = [
+        Patch(facecolor=np.asarray(color) / 255, edgecolor="#888888", linewidth=0.5, label=name)
+        for name, color in zip(classes, palette, strict=True)
+    ]
+    if handles:
+        columns = max(1, min(len(handles), int(figure.get_figwidth() / 1.2)))
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9, labelcolor=INK
+        )
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    temporary = Path(path).with_suffix(f".{os.getpid()}.tmp")
+    figure.savefig(temporary, format="png", dpi=150)
+    os.replace(temporary, path)
