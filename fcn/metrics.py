@@ -31,8 +31,8 @@ class Metrics:
 def metrics_from_confusion(confusion: Tensor, absent: Absent = "exclude") -> Metrics:
     """The metrics of ``confusion`` ``[C, C]``: pixel counts, rows the true class and columns the predicted one.
 
-    ``absent`` says what a class without a true pixel counts in the means. Pixels wrongly given to it are errors of their
-    true classes in every case.
+    ``absent`` says what a class without a true pixel counts in the means. Pixels wrongly given to it are errors of
+    their true classes in every case.
 
     * ``"exclude"``: nothing; it has no IU and no accuracy.
     * ``"official"``: as the authors' ``score.py``: an IU of 0 if it was predicted anywhere, else nothing.

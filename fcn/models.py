@@ -43,8 +43,8 @@ class FCN(nn.Module):
     """A trunk, one 1x1 scoring convolution per stream, and sums of upsampled scores.
 
     Scoring layers start at zero (the paper found no gain in random values), so a new skip does not change predictions.
-    Bilinear filters are fixed: learning them makes no difference (the authors' FAQ). With ``pad="official"`` scores fade
-    out at the borders of the maps exactly as in the published transposed convolutions; with ``"same"`` they do not.
+    Bilinear filters are fixed: learning them makes no difference (the authors' FAQ). With ``pad="official"`` scores
+    fade out at the borders of the maps as in the published transposed convolutions, exactly; with ``"same"`` not.
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -27,9 +27,8 @@ class Preprocessing:
         if self.channel_order not in get_args(ChannelOrder):
             raise ValueError(f"channel_order must be one of {get_args(ChannelOrder)}, got {self.channel_order!r}")
         if len(self.mean) != self.channels or len(self.std) != self.channels:
-            raise ValueError(
-                f"mean and std must have {self.channels} values for {self.channel_order!r}, got {self.mean} and {self.std}"
-            )
+            wanted = f"{self.channels} values for {self.channel_order!r}"
+            raise ValueError(f"mean and std must have {wanted}, got {self.mean} and {self.std}")
         if min(self.std) <= 0 or self.scale <= 0:
             raise ValueError(f"std and scale must be positive, got {self.std} and {self.scale}")
 
@@ -55,7 +54,7 @@ class Preprocessing:
 
     @classmethod
     def fit(cls, images: Iterable[np.ndarray[Any, Any]]) -> Preprocessing:
-        """Mean and standard deviation of a training set: ``"gray"`` if all its images are ``[H, W]``, else ``"rgb"``."""
+        """From the mean and deviation of a training set; ``"gray"`` if all images are ``[H, W]``, else ``"rgb"``."""
         histogram = np.zeros((3, 256), dtype=np.int64)
         gray = True
         for image in images:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, overload
 
 from torch import Tensor
 
@@ -43,6 +44,12 @@ class Scores:
             reduction=reduction,
             label_smoothing=label_smoothing,
         )
+
+    @overload
+    def labels(self, *, confidence: Literal[False] = False) -> Tensor: ...
+
+    @overload
+    def labels(self, *, confidence: Literal[True]) -> tuple[Tensor, Tensor]: ...
 
     def labels(self, *, confidence: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Most likely class of each pixel ``[N, H, W]``, uint8 (int64 above 256 classes).

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +43,8 @@ def save_weights(
 ) -> None:
     """Writes ``model`` to ``path``, whole or not at all; folders are made as needed.
 
-    ``classes`` and ``palette`` (RGB, 0 to 255) have one entry per class; ``extra`` is kept as it is. ``ValueError`` where
-    they do not fit the model.
+    ``classes`` and ``palette`` (RGB, 0 to 255) have one entry per class; ``extra`` is kept as it is. ``ValueError``
+    where they do not fit the model.
     """
     path = Path(path)
     header = _Header(model.config, list(classes), [(r, g, b) for r, g, b in palette], preprocessing, dict(extra or {}))
@@ -68,9 +67,8 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
     path = Path(path)
     metadata, tensors = _read_safetensors(path)
     if metadata.get("format") != FORMAT:
-        raise ValueError(
-            f"{path}: not a weight file of this program: its header says format {metadata.get('format')!r}, not {FORMAT!r}"
-        )
+        found = metadata.get("format")
+        raise ValueError(f"{path}: not a weight file of this program: its format is {found!r}, not {FORMAT!r}")
     try:
         header = _Header.from_json(metadata.get("fcn", ""))
         header.check()
@@ -91,10 +89,7 @@ def load_pretrained_backbone(model: FCN, path: str | os.PathLike[str]) -> None:
     such weights. Raises ``FileNotFoundError``, or ``ValueError`` naming the file and every tensor that does not fit.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
-        source = _read_safetensors(path)[1]
-    else:
-        source = _read_state_dict(path)
+    source = _read_safetensors(path)[1] if path.suffix == ".safetensors" else _read_state_dict(path)
     wanted = model.backbone.state_dict()
     tensors = {}
     for theirs, ours in _torchvision_names(model).items():
@@ -124,9 +119,8 @@ class _Header:
     def check(self) -> None:
         count = self.model.classes
         if len(self.classes) != count or len(self.palette) != count:
-            raise ValueError(
-                f"the network has {count} classes, but {len(self.classes)} names and {len(self.palette)} colors are given"
-            )
+            given = f"{len(self.classes)} names and {len(self.palette)} colors"
+            raise ValueError(f"the network has {count} classes, but {given} are given")
         for color in self.palette:
             if not all(isinstance(value, int) and 0 <= value <= 255 for value in color):
                 raise ValueError(f"colors are three whole numbers from 0 to 255, got {color}")
@@ -169,8 +163,9 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"{path}: no such file")
     try:
         source = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(f"{path}: not a PyTorch file of plain tensors: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # Damaged pickles raise errors of every kind.
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path}: not a PyTorch file of plain tensors: {reason}") from error
     tensors = {k: v for k, v in source.items() if isinstance(v, Tensor)} if isinstance(source, dict) else {}
     if not tensors:
         raise ValueError(f"{path}: not a state dict: it holds no named tensors")
