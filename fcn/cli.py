@@ -188,7 +188,7 @@ def _info(options: argparse.Namespace, _: list[str]) -> int:
     rows = describe(weights.model)
     table = Table(title=f"FCN-{config.stride}s, {config.backbone} backbone, pad {config.pad}")
     for heading in ("layer", "kind"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True)
     for heading in ("kernel", "stride", "channels", "parameters", "receptive field", "total stride"):
         table.add_column(heading, justify="right")
     for row in rows:

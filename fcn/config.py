@@ -188,7 +188,7 @@ def _recipe_parser() -> ArgumentParser:
 def _parse(parser: ArgumentParser, arguments: list[str], prefix: str) -> dict[str, Any]:
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            parsed = parser.instantiate_classes(parser.parse_args(arguments))
+            parsed = parser.instantiate(parser.parse_args(arguments))
     except Exception as error:  # jsonargparse wraps the errors of its parts in several types
         raise ConfigError(prefix + " ".join(str(error).split())) from None
     return {key: value for key, value in vars(parsed).items() if key != "config"}

@@ -42,7 +42,7 @@ def train(recipe: Recipe) -> Path:
     Raises ``ConfigError`` if ``trainer.run_dir`` already holds a run, and ``Interrupted`` on Ctrl-C.
     """
     run_dir = Path(recipe.trainer.run_dir)
-    if (run_dir / RECIPE_FILE).exists():
+    if any(run_dir.glob(f"*/{LAST_FILE}")):
         raise ConfigError(
             f"trainer.run_dir: {run_dir} already holds a run; resume it with 'fcn train --resume {run_dir}', "
             "or give another folder with --trainer.run_dir"
@@ -166,6 +166,8 @@ class SegmentationTask(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.train_loss.zero_()
+        # Lightning does this for samplers, not for batch samplers.
+        self.trainer.train_dataloader.batch_sampler.set_epoch(self.trainer.current_epoch)
         if self.trainer.current_epoch + 1 == self.trainer.max_epochs:
             self.trainer.check_val_every_n_epoch = 1  # the last epoch is always validated
 

@@ -80,7 +80,7 @@ def collate(samples: Sequence[tuple[Tensor, Tensor]]) -> Batch:
 
 
 class ShuffledBatches(Sampler[list[Draw]]):
-    """Each epoch a new order of all samples; Lightning calls ``set_epoch``."""
+    """Each epoch a new order of all samples; ``set_epoch`` says which."""
 
     def __init__(self, samples: int, batch_size: int, seed: int, first_step: int = 0) -> None:
         self.samples, self.batch_size, self.seed, self.first_step = samples, batch_size, seed, first_step

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fcn.data import ArrayDataset, DataError, Sample, voc_palette
+from fcn.inference import Predictor
+from fcn.models import ModelConfig, build_model
+from fcn.preprocessing import IMAGENET
+from fcn.report import metrics_as_dict
+from fcn.visualize import blend, colorize, save_curves, save_overlay, save_panels
+from fcn.weights import Weights
+
+CLASSES = ["a", "b", "c", "d"]
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    torch.manual_seed(1)
+    model = build_model(ModelConfig("small", stride=8, classes=4)).eval()
+    for name, parameter in model.named_parameters():
+        if name.startswith("score"):
+            torch.nn.init.normal_(parameter)
+    return Predictor(Weights(model, CLASSES, voc_palette(4), IMAGENET, {}), device="cpu")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (33, 47), (64, 20)])
+def test_labels_have_the_size_of_the_image_and_are_the_argmax(predictor: Predictor, size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    labels = predictor(image)
+    assert labels.shape == size
+    assert labels.dtype == np.uint8
+    with torch.no_grad():
+        logits = predictor.model(IMAGENET(image)[None])[0]
+    chosen = logits.gather(0, torch.from_numpy(labels.astype(np.int64))[None])[0]
+    torch.testing.assert_close(chosen, logits.amax(0))  # equal scores but for rounding
+
+
+def test_every_form_of_one_image_gives_one_answer(predictor: Predictor, tmp_path: Path) -> None:
+    gray = np.random.default_rng(0).integers(0, 256, (40, 50)).astype(np.uint8)
+    Image.fromarray(gray).save(tmp_path / "g.png")
+    rgb = gray[:, :, None].repeat(3, 2)
+    forms = [
+        gray, gray[:, :, None], rgb, np.dstack([rgb, gray]), gray.astype(np.uint16) * 257,
+        Image.fromarray(gray), Image.fromarray(rgb).convert("RGBA"), Image.fromarray(gray.astype(np.uint16) * 257),
+        tmp_path / "g.png", str(tmp_path / "g.png"),
+    ]  # fmt: skip
+    answers = [predictor(form) for form in forms]
+    assert len(np.unique(answers[0])) > 1
+    for answer in answers[1:]:
+        np.testing.assert_array_equal(answer, answers[0])
+
+
+@pytest.mark.parametrize("array", [np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4)), np.zeros((0, 4, 3), np.uint8)])
+def test_other_arrays_are_refused(predictor: Predictor, array: np.ndarray) -> None:
+    with pytest.raises(DataError, match="an image must be"):
+        predictor(array)
+
+
+def test_evaluate_counts_every_labeled_pixel(predictor: Predictor) -> None:
+    random = np.random.default_rng(0)
+    samples: list[Sample] = []
+    confusion = np.zeros((4, 4), int)
+    for size in ((20, 30), (31, 17)):
+        image = random.integers(0, 256, (*size, 3)).astype(np.uint8)
+        target = random.choice([0, 1, 2, 255], size).astype(np.uint8)
+        samples.append({"image": image, "target": target, "name": ""})
+        np.add.at(confusion, (target[target != 255], predictor(image)[target != 255]), 1)
+    metrics = predictor.evaluate(ArrayDataset(samples, CLASSES, voc_palette(4)), progress=False)
+    assert metrics.confusion.tolist() == confusion.tolist()
+    assert metrics_as_dict(metrics, CLASSES)["class_iu"]["d"] is None  # absent from the truth
+    with pytest.raises(DataError, match="the data have classes x, y"):
+        predictor.evaluate(ArrayDataset(samples, ["x", "y"], voc_palette(2)), progress=False)
+
+
+def test_colorize_and_blend() -> None:
+    labels = np.array([[0, 1, 255]], np.uint8)
+    palette = [(0, 0, 0), (100, 200, 50)]
+    assert colorize(labels, palette).tolist() == [[[0, 0, 0], [100, 200, 50], [255, 255, 255]]]
+    gray = np.full((1, 3), 80, np.uint8)
+    assert blend(gray, labels, palette, opacity=0.5).tolist() == [[[40, 40, 40], [90, 140, 65], [80, 80, 80]]]
+
+
+def test_pictures_are_written_whole(tmp_path: Path) -> None:
+    image = np.full((30, 40, 3), 90, np.uint8)
+    labels = np.zeros((30, 40), np.uint8)
+    labels[:10] = 2
+    palette = voc_palette(4)
+    save_overlay(tmp_path / "overlay.png", image, labels, CLASSES, palette)
+    save_panels(tmp_path / "panels.png", [[image, labels]] * 2, ["image", "truth"], CLASSES, palette, ["one", "two"])
+    rows = [
+        {"epoch": e, "train_loss": 1 / e, "val_loss": 1.2 / e, "mean_iu": 1 - 0.5 / e} for e in range(1, 5)
+    ]
+    save_curves(tmp_path / "curves.png", {"FCN-32s": rows, "FCN-8s": rows})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "overlay.png", "panels.png"]
+    for path in tmp_path.iterdir():
+        picture = np.asarray(Image.open(path).convert("RGB"))
+        assert picture.shape[1] > 300
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 5
