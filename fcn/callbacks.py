@@ -20,7 +20,7 @@ from .preprocessing import Preprocessing
 from .weights import save_weights
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818  (a request, not an error)
     """Training stopped by Ctrl-C or SIGTERM; the checkpoint is written."""
 
 

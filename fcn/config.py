@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import ArgumentParser
 
 from .data import Augmentation, SegmentationDataset, camvid, folder, mri, voc
 
@@ -78,7 +78,7 @@ class LossConfig:
 
     normalize: True divides the sum over the batch by its labeled pixels; False by its images, as the authors' "heavy"
         recipe does (its learning rates are about 1e-10 for that reason). Both are summed in float32.
-    class_weights: ``median_frequency`` weighs each class by median frequency / its frequency in training images with it.
+    class_weights: ``median_frequency`` weighs each class by median frequency / frequency (see ``fcn.losses``).
     kind: ``fused`` never makes full-resolution scores; ``unfused`` makes them, for comparison only.
     """
 
@@ -179,8 +179,10 @@ def recipe_help() -> str:
 
 
 def _recipe_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="fcn train RECIPE.yaml", usage="fcn train RECIPE.yaml [--key.sub value ...]", exit_on_error=False)
-    parser.add_argument("--config", action=ActionConfigFile, help="the recipe (given by its position)")
+    parser = ArgumentParser(
+        prog="fcn train RECIPE.yaml", usage="fcn train RECIPE.yaml [--key.sub value ...]", exit_on_error=False
+    )
+    parser.add_argument("--config", action="config", help="the recipe (given by its position)")
     parser.add_class_arguments(Recipe)
     return parser
 

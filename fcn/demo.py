@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from .visualize import colorize, save_curves, save_panels
 DEMO_RECIPE = Path(__file__).parent.parent / "recipes" / "demo.yaml"
 
 
-def demo(out: str | Path = "runs/demo", overrides: tuple[str, ...] = ()) -> dict[str, Metrics]:
-    """Train FCN-32s, -16s and -8s by ``recipes/demo.yaml``, score them on held-out slices, and write pictures to ``out``.
+def demo(out: str | Path = "runs/demo", overrides: Sequence[str] = ()) -> dict[str, Metrics]:
+    """Train FCN-32s, -16s, -8s by ``recipes/demo.yaml``, score them on held-out slices, write pictures to ``out``.
 
     An earlier demo in ``out`` is replaced. Returns the test metrics of each stage.
     """
@@ -37,9 +38,9 @@ def demo(out: str | Path = "runs/demo", overrides: tuple[str, ...] = ()) -> dict
     console = Console()
     test_set = recipe.data.dataset(recipe.data.test_split)
     console.print(
-        f"Tissue in coronal MRI slices of one averaged head (ICBM152, in the nilearn package): trained on some blocks of "
-        f"slices, scored on {len(test_set)} slices of other blocks, 2 mm away or more. The numbers say how much detail "
-        "each network keeps; they say nothing about other heads."
+        "Tissue in coronal MRI slices of one averaged head (ICBM152, in the nilearn package): trained on some blocks of "
+        f"slices, scored on {len(test_set)} slices of other blocks, two slices or more away. The numbers say how much "
+        "detail each network keeps; they say nothing about other heads."
     )
     train(recipe)
 

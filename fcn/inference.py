@@ -33,8 +33,8 @@ class Predictor:
     def __call__(self, image: ImageLike) -> np.ndarray:
         """Labels ``[H, W]`` (uint8; int64 above 256 classes) at the image's own size.
 
-        ``image``: a path, a PIL image of any mode, or an array ``[H, W]`` or ``[H, W, 1 | 3 | 4]`` (RGB order) of uint8,
-        uint16 or bool. Raises ``DataError`` for anything else, naming the file.
+        ``image``: a path, a PIL image of any mode, or an array ``[H, W]`` or ``[H, W, 1 | 3 | 4]`` (RGB order) of
+        uint8, uint16 or bool. Raises ``DataError`` for anything else, naming the file.
         """
         pixels = self.preprocessing(to_array(image))[None].to(self.device)
         labels = self.model.scores(pixels).labels()
@@ -49,7 +49,8 @@ class Predictor:
         """
         if list(dataset.classes) != list(self.classes):
             raise DataError(
-                f"the data have classes {', '.join(dataset.classes)}; the weights were trained for {', '.join(self.classes)}"
+                f"the data have classes {', '.join(dataset.classes)}; "
+                f"the weights were trained for {', '.join(self.classes)}"
             )
         metrics = SegmentationMetrics(len(self.classes), dataset.ignore_index).to(self.device)
         loader = evaluation_loader(dataset, self.preprocessing, workers=workers)

@@ -1,11 +1,11 @@
 """Training in stages, FCN-32s -> FCN-16s -> FCN-8s (CVPR 2015, section 4.2), with Lightning as the engine.
 
-A run folder holds ``recipe.yaml``, one folder per stage (``fcn32s``, ...) and, at the end, ``best.safetensors`` of the last
-stage. A stage folder holds ``best.safetensors`` (highest validation mean IU), ``last.ckpt``, ``history.csv``, TensorBoard
-events and, once finished, ``result.json``.
+A run folder holds ``recipe.yaml``, one folder per stage (``fcn32s``, ...) and, at the end, ``best.safetensors`` of the
+last stage. A stage folder holds ``best.safetensors`` (highest validation mean IU), ``last.ckpt``, ``history.csv``,
+TensorBoard events and, once finished, ``result.json``.
 
-Every random choice is a function of (seed, stage, step), so a run that was stopped and resumed, within an epoch too, ends
-with bit-identical weights on the same machine with the same number of threads.
+Every random choice is a function of (seed, stage, step), so a run that was stopped and resumed, within an epoch too,
+ends with bit-identical weights on the same machine with the same number of threads.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from .callbacks import LastCheckpoint, Progress, Records
 from .config import ConfigError, Recipe, load_recipe, save_recipe
-from .data import DataError, SegmentationDataset, evaluation_loader, training_loader
+from .data import DataError, SegmentationDataset, ShuffledBatches, evaluation_loader, training_loader
 from .losses import Loss, median_frequency_weights
 from .metrics import SegmentationMetrics
 from .models import FCN, ModelConfig, build_model, parameter_groups
@@ -143,6 +144,9 @@ def _train_stage(
 class SegmentationTask(pl.LightningModule):
     """A network, its loss and its optimizer."""
 
+    train_loss: Tensor
+    val_loss: Tensor
+
     def __init__(self, model: FCN, loss: Loss, recipe: Recipe, *, lr: float, steps: int, seed: int) -> None:
         super().__init__()
         self.model, self.loss, self.recipe = model, loss, recipe
@@ -167,7 +171,10 @@ class SegmentationTask(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         self.train_loss.zero_()
         # Lightning does this for samplers, not for batch samplers.
-        self.trainer.train_dataloader.batch_sampler.set_epoch(self.trainer.current_epoch)
+        loader = self.trainer.train_dataloader
+        assert isinstance(loader, DataLoader)
+        assert isinstance(loader.batch_sampler, ShuffledBatches)
+        loader.batch_sampler.set_epoch(self.trainer.current_epoch)
         if self.trainer.current_epoch + 1 == self.trainer.max_epochs:
             self.trainer.check_val_every_n_epoch = 1  # the last epoch is always validated
 
@@ -175,7 +182,7 @@ class SegmentationTask(pl.LightningModule):
         torch.manual_seed(_seed(self.seed, self.global_step))  # dropout
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        loss = self.loss(self.model, batch)
+        loss: Tensor = self.loss(self.model, batch)
         self.train_loss += torch.stack([loss.detach(), torch.ones_like(loss)])
         self.log("train_loss", loss, batch_size=1)
         return loss

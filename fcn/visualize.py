@@ -22,7 +22,8 @@ def colorize(labels: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
     """Labels ``[H, W]`` as uint8 ``[H, W, 3]``; void is white."""
     table = np.full((VOID + 1, 3), 255, dtype=np.uint8)
     table[: len(palette)] = np.asarray(palette, dtype=np.uint8)
-    return table[labels]
+    colors: np.ndarray = table[labels]
+    return colors
 
 
 def blend(image: np.ndarray, labels: np.ndarray, palette: Sequence[Color], opacity: float = 0.55) -> np.ndarray:
@@ -123,7 +124,9 @@ def _legend(figure: Figure, classes: Sequence[str], palette: Sequence[Color]) ->
     from matplotlib.patches import Patch
 
     handles = [
-        Patch(facecolor=np.asarray(color) / 255, edgecolor="#888888", linewidth=0.5, label=name)
+        Patch(
+            facecolor=(color[0] / 255, color[1] / 255, color[2] / 255), edgecolor="#888888", linewidth=0.5, label=name
+        )
         for name, color in zip(classes, palette, strict=True)
     ]
     if handles:

@@ -1,4 +1,4 @@
-"""Random views of a sample. Each is a function of the sample and a seed alone, so training can be repeated and resumed."""
+"""Random views of a sample: each a function of the sample and a seed alone, so training can be repeated and resumed."""
 
 from __future__ import annotations
 

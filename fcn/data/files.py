@@ -52,7 +52,7 @@ def pil_to_array(image: Image.Image, name: str = "image") -> np.ndarray:
 
 def read_image(path: str | Path) -> np.ndarray:
     """uint8 ``[H, W, 3]``. Raises ``DataError`` naming the file if it is missing, truncated or not an image."""
-    with _open(path, "image") as image:
+    with _Opened(path, "image") as image:
         return pil_to_array(image, str(path))
 
 
@@ -61,7 +61,7 @@ def read_labels(path: str | Path, classes: int) -> np.ndarray:
 
     Raises ``DataError`` naming the file, and for a label out of range its value and position.
     """
-    with _open(path, "label map") as image:
+    with _Opened(path, "label map") as image:
         if image.mode not in ("P", "L", "1", "I", "I;16", "I;16B"):
             raise DataError(f"{path}: a label map must hold class indices in one channel, got mode {image.mode}")
         labels = np.asarray(image)
@@ -77,7 +77,7 @@ def read_labels(path: str | Path, classes: int) -> np.ndarray:
 
 def read_palette(path: str | Path, classes: int) -> list[Color] | None:
     """The colors stored in a palette PNG; None where it has none."""
-    with _open(path, "label map") as image:
+    with _Opened(path, "label map") as image:
         flat = image.getpalette() if image.mode == "P" else None
     if flat is None or len(flat) < 3 * classes:
         return None
@@ -100,7 +100,7 @@ def write_image(path: str | Path, image: Image.Image) -> None:
     os.replace(temporary, path)
 
 
-class _open:
+class _Opened:
     """``Image.open`` that decodes at once and turns Pillow's many errors into one that names the file."""
 
     def __init__(self, path: str | Path, what: str) -> None:

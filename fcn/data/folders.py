@@ -12,10 +12,10 @@ from .files import IMAGE_SUFFIXES, VOID, DataError, read_labels, read_palette
 from .palette import voc_palette
 
 SPLITS = ("train", "val", "test")
-VOC_CLASSES = (
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
-    "pottedplant sheep sofa train tvmonitor"
-).split()
+VOC_CLASSES = [
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+]  # fmt: skip
 
 
 def camvid(root: Path, split: str) -> FileDataset:
@@ -25,7 +25,7 @@ def camvid(root: Path, split: str) -> FileDataset:
 
 
 def voc(root: Path, split: str) -> FileDataset:
-    """``JPEGImages``, ``SegmentationClass`` and ``ImageSets/Segmentation/<split>.txt`` under ``root`` (VOC2011, VOC2012)."""
+    """VOC2011 or VOC2012: ``JPEGImages``, ``SegmentationClass`` and ``ImageSets/Segmentation/<split>.txt``."""
     names = _names(root / "ImageSets" / "Segmentation" / f"{split}.txt")
     pairs = _pairs(_folder(root / "JPEGImages"), _folder(root / "SegmentationClass"), names)
     return FileDataset(pairs, list(VOC_CLASSES), voc_palette(len(VOC_CLASSES)))
@@ -37,8 +37,8 @@ def folder(root: Path, split: str, images: str = "images", masks: str = "masks")
     1. ``<root>/<split>/<images>`` and ``<root>/<split>/<masks>``;
     2. ``<root>/<images>/<split>`` and ``<root>/<masks>/<split>``;
     3. ``<root>/<images>``, ``<root>/<masks>`` and ``<root>/<split>.txt``, one file stem a line;
-    4. ``<root>/<images>`` and ``<root>/<masks>`` alone: sorted by name, the first 80 % are ``train``, then 10 % ``val``,
-       10 % ``test`` (blocks, since neighboring names are often neighboring frames).
+    4. ``<root>/<images>`` and ``<root>/<masks>`` alone: by name, the first 80 % are ``train``, then 10 % ``val``, 10 %
+       ``test`` (blocks, since neighboring names are often neighboring frames).
 
     Class names: ``<root>/classes.txt``, one a line; without it, the largest label in the masks of the whole folder says
     how many there are. Colors: the palette of the first mask, else the VOC color map.

@@ -1,7 +1,7 @@
 """The demo's data: brain tissue in coronal slices of one averaged head.
 
-The image is the ICBM152 (MNI152) T1 template with the skull removed, an average over 152 people, made symmetric, at 1 mm;
-the labels come from its grey and white matter probability maps. All three are files inside the ``nilearn`` package, so
+The image is the ICBM152 (MNI152) T1 template with the skull removed, an average over 152 people, made symmetric, at
+1 mm; the labels come from its grey and white matter probability maps. All are files inside the ``nilearn`` package, so
 nothing is downloaded. It is ONE averaged head: a score says that training and prediction work, and how much detail a
 network keeps; it says nothing about other heads.
 """

@@ -6,7 +6,7 @@ Color = tuple[int, int, int]
 
 
 def voc_palette(classes: int) -> list[Color]:
-    """The PASCAL VOC color map: bits 0, 1, 2 of the label go to the top bits of red, green, blue, then the next three."""
+    """The PASCAL VOC color map: label bits 0, 1, 2 are the top bits of red, green, blue, and so on."""
     colors = []
     for label in range(classes):
         red = green = blue = 0

@@ -92,9 +92,7 @@ def test_pictures_are_written_whole(tmp_path: Path) -> None:
     palette = voc_palette(4)
     save_overlay(tmp_path / "overlay.png", image, labels, CLASSES, palette)
     save_panels(tmp_path / "panels.png", [[image, labels]] * 2, ["image", "truth"], CLASSES, palette, ["one", "two"])
-    rows = [
-        {"epoch": e, "train_loss": 1 / e, "val_loss": 1.2 / e, "mean_iu": 1 - 0.5 / e} for e in range(1, 5)
-    ]
+    rows = [{"epoch": e, "train_loss": 1 / e, "val_loss": 1.2 / e, "mean_iu": 1 - 0.5 / e} for e in range(1, 5)]
     save_curves(tmp_path / "curves.png", {"FCN-32s": rows, "FCN-8s": rows})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "overlay.png", "panels.png"]
     for path in tmp_path.iterdir():

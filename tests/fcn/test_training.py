@@ -49,7 +49,9 @@ def test_batch_of_different_sizes_gives_the_loss_of_each_alone(model: FCN, shape
     sums, counts = torch.zeros(()), 0.0
     for image, target in samples:
         logits = model(image[None])
-        sums += torch.nn.functional.cross_entropy(logits, target[None].long(), weight, ignore_index=255, reduction="sum")
+        sums += torch.nn.functional.cross_entropy(
+            logits, target[None].long(), weight, ignore_index=255, reduction="sum"
+        )
         labeled = target[target != 255].long()
         counts += float((weight if weight is not None else torch.ones(3))[labeled].sum())
     torch.testing.assert_close(together[True], sums / counts)
