@@ -130,7 +130,7 @@ class TrainerConfig:
     run_dir: str
     seed: int = 0
     validate_every: int = 1
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
     def __post_init__(self) -> None:
         _positive("trainer.validate_every", self.validate_every)

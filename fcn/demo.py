@@ -38,7 +38,7 @@ def demo(out: str | Path = "runs/demo", overrides: Sequence[str] = ()) -> dict[s
     console = Console()
     test_set = recipe.data.dataset(recipe.data.test_split)
     console.print(
-        "Tissue in coronal MRI slices of one averaged head (ICBM152, in the nilearn package): trained on some blocks of "
+        "Tissue in coronal MRI slices of one averaged head (ICBM152, in the nilearn package): trained on blocks of "
         f"slices, scored on {len(test_set)} slices of other blocks, two slices or more away. The numbers say how much "
         "detail each network keeps; they say nothing about other heads."
     )
