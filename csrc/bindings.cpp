@@ -102,8 +102,9 @@ void want_sizes(const Tensor& t, const char* name, std::initializer_list<int64_t
     }
 }
 
-void upsample_add(const py::object& x, const py::object& skip, const py::object& out, const py::sequence& g, int threads) {
-    UpsampleAddArgs args{tensor(x, "x", 4), tensor(skip, "skip", 4), tensor(out, "out", 4), grid(g), threads};
+void upsample_add(const py::object& x, const py::object& skip, const py::object& out, const py::sequence& g, bool channels_last,
+                  int threads) {
+    UpsampleAddArgs args{tensor(x, "x", 4), tensor(skip, "skip", 4), tensor(out, "out", 4), grid(g), channels_last, threads};
     want_sizes(args.out, "out", {args.x.size[0], args.x.size[1], args.grid.rows.size, args.grid.columns.size});
     if (args.skip.data) {
         want_sizes(args.skip, "skip", {args.out.size[0], args.out.size[1], args.out.size[2], args.out.size[3]});
@@ -114,8 +115,8 @@ void upsample_add(const py::object& x, const py::object& skip, const py::object&
     active->upsample_add(args);
 }
 
-void upsample_add_backward(const py::object& grad, const py::object& out, const py::sequence& g, int threads) {
-    UpsampleAddArgs args{tensor(grad, "grad", 4), Tensor{}, tensor(out, "out", 4), grid(g), threads};
+void upsample_add_backward(const py::object& grad, const py::object& out, const py::sequence& g, bool channels_last, int threads) {
+    UpsampleAddArgs args{tensor(grad, "grad", 4), Tensor{}, tensor(out, "out", 4), grid(g), channels_last, threads};
     want_sizes(args.x, "grad", {args.out.size[0], args.out.size[1], args.grid.rows.size, args.grid.columns.size});
     want(args.x.dtype == args.out.dtype, "grad: dtype differs from out's");
     const py::gil_scoped_release release;

@@ -86,13 +86,11 @@ inline void build_runs(Runs& runs, const Axis& axis, int64_t input_size, bool cl
     runs.one_per_cell = true;
     int64_t cell = axis.origin / axis.denominator, rest = axis.origin % axis.denominator;
     if (rest < 0) rest += axis.denominator, --cell;
-    // Cells wholly outside are all alike.
-    const int64_t lowest = clamp ? -1 : -2, highest = clamp ? input_size - 1 : input_size;
-    int64_t last_cell = lowest - 2;
+    int64_t last_cell = cell - 2;
     for (int64_t y = 0; y < axis.size;) {
-        const int64_t here = imin(imax(cell, lowest), highest), first = y;
+        const int64_t here = cell, first = y;
         Run run{int32_t(first), 0, 0, double(rest) / double(axis.denominator)};
-        while (y < axis.size && imin(imax(cell, lowest), highest) == here) {
+        while (y < axis.size && cell == here) {
             ++y;
             rest += axis.step;
             if (rest >= axis.denominator) cell += rest / axis.denominator, rest %= axis.denominator;

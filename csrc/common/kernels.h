@@ -10,6 +10,7 @@ struct UpsampleAddArgs {
     Tensor skip;  // data is null where there is none
     Tensor out;   // [N, C, H, W]; in backward the gradient of x, [N, C, h, w]
     Grid grid;
+    bool channels_last;  // how all three are stored: strides alone do not tell where a size is 1
     int threads;
 };
 

@@ -151,7 +151,7 @@ public:
     // In backward x is the gradient of the output and out that of the input.
     UpsampleAdd(const UpsampleAddArgs& args, bool backward)
         : a(args),
-          channels_last(args.out.size[1] > 1 && args.out.stride[1] == 1),
+          channels_last(args.channels_last),
           inner(channels_last ? args.out.size[1] : 1),
           planes(args.out.size[0] * (channels_last ? 1 : args.out.size[1])),
           height(backward ? args.out.size[2] : args.x.size[2]),

@@ -169,7 +169,7 @@ private:
             const bool pruned = finite && !a.confidence.data;
             b.alive = pruned ? s.alive : s.all;
             b.alive_count = pruned ? prune(b, s.alive) : classes;
-            if (b.alive_count == 1) {
+            if (pruned && b.alive_count == 1) {
                 fill(n, b.alive[0], first, i, int(imin(L, total - i)));
                 continue;
             }

@@ -61,17 +61,18 @@ public:
         const Vec<int32_t> bits = (Vec<int32_t>)s;
         exponent_ += (bits >> 23) - 127;
         product_ *= (Vec<float>)((bits & 0x007fffff) | 0x3f800000);
+        poison_ += s - s;  // NaN and infinity have mantissas too
     }
     double total() const {
         double result = 0;
         const Vec<float> logs = vlog(product_);
         int64_t exponents = 0;
-        for (int i = 0; i < kLanes<float>; ++i) result += logs[i], exponents += exponent_[i];
+        for (int i = 0; i < kLanes<float>; ++i) result += logs[i] + poison_[i], exponents += exponent_[i];
         return result + double(exponents) * 0.69314718055994530942;
     }
 
 private:
-    Vec<float> product_ = splat(1.f);
+    Vec<float> product_ = splat(1.f), poison_ = {};
     Vec<int32_t> exponent_ = {};
 };
 

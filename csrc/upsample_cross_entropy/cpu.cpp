@@ -245,6 +245,8 @@ private:
         b.pixel = s.pixel;
         b.params = s.params;
         b.exps = s.exps;
+        // Ratios between pixels more than half a cell apart may overflow, and there is nothing to gain from them.
+        const bool progressions = !a.exact && !s.pixel_lse && columns.slope <= 0.5 && rows.slope <= 0.5;
         for (int i = 0; i < total; i += L) {
             const int64_t at = origin + i;
             b.left = s.packed.left + at;
@@ -257,7 +259,7 @@ private:
             b.n_row = load(s.n_row + i);
             const bool weighed = add_labels<S>(s, b, n, at, first, i, int(imin(L, total - i)), sums);
             b.coefficient = weighed ? s.coefficient : nullptr;
-            const bool geometric = !a.exact && !s.pixel_lse && fits_geometric(s.low + at, lanes);
+            const bool geometric = progressions && fits_geometric(s.low + at, lanes);
             result.loss += run_block(b, geometric, options.smoothing, s.pixel_lse);
             result.exact_blocks += !geometric;
             result.blocks += 1;

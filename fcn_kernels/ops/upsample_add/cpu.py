@@ -13,9 +13,10 @@ def upsample_add(x: Tensor, skip: Tensor | None, grid: list[int], out: Tensor) -
     """Writes ``out``, which is dense; ``x`` and ``skip`` are copied only where their layout is not ``out``'s."""
     if out.numel() == 0:
         return
-    x = _in_layout_of(out, x)
-    skip = None if skip is None else _in_layout_of(out, skip)
-    C.upsample_add(pointer(x), optional_pointer(skip), pointer(out), grid, torch.get_num_threads())
+    channels_last = layout_of(out) == "channels_last"
+    x = _rows(x, channels_last)
+    skip = None if skip is None else _rows(skip, channels_last)
+    C.upsample_add(pointer(x), optional_pointer(skip), pointer(out), grid, channels_last, torch.get_num_threads())
 
 
 def upsample_add_backward(grad: Tensor, grid: list[int], grad_x: Tensor) -> None:
@@ -23,13 +24,15 @@ def upsample_add_backward(grad: Tensor, grid: list[int], grad_x: Tensor) -> None
     if grad.numel() == 0:
         grad_x.zero_()
         return
-    C.upsample_add_backward(pointer(_in_layout_of(grad_x, grad)), pointer(grad_x), grid, torch.get_num_threads())
+    channels_last = layout_of(grad_x) == "channels_last"
+    grad = _rows(grad, channels_last)
+    C.upsample_add_backward(pointer(grad), pointer(grad_x), grid, channels_last, torch.get_num_threads())
 
 
-def _in_layout_of(out: Tensor, x: Tensor) -> Tensor:
-    """``x`` itself if its rows (of pixels, or with channels_last of whole pixels) are stored like those of ``out``."""
-    if layout_of(out) == "channels_last":
-        if x.stride(1) == 1 and x.stride(3) == x.shape[1]:
-            return x
-        return x.contiguous(memory_format=torch.channels_last)
-    return x if x.stride(3) == 1 else x.contiguous()
+def _rows(x: Tensor, channels_last: bool) -> Tensor:
+    """``x`` itself if its rows (of pixels, or with ``channels_last`` of whole pixels) are stored without gaps."""
+    if channels_last:
+        # Strides along axes of size 1 say nothing, and a dense tensor may carry any there.
+        gapless = x.stride(1) == 1 and (x.shape[3] == 1 or x.stride(3) == x.shape[1])
+        return x if gapless else x.contiguous(memory_format=torch.channels_last)
+    return x if x.stride(3) == 1 or x.shape[3] == 1 else x.contiguous()

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ...backend import choose, define_op, implementation
 from ...checks import REDUCTIONS, check_loss_arguments, check_scores, output_grid
+from ...first_order import first_order_only
 from ...grid import BilinearGrid
 from .reference import upsample_cross_entropy as upsample_cross_entropy_reference
 
@@ -82,15 +82,14 @@ class _ReducedLoss(torch.autograd.Function):
             x, target, weight, pixel_weight, grid, ignore_index, reduction, label_smoothing,
             ctx.needs_input_grad[0], backend,
         )  # fmt: skip
-        ctx.dtype = x.dtype
-        ctx.save_for_backward(scale, grad)
+        ctx.save_for_backward(x, scale, grad)
         return loss  # type: ignore[no-any-return]
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        scale, grad = ctx.saved_tensors
-        return (grad * (scale * grad_loss)).to(ctx.dtype), *(None,) * 8
+        x, scale, grad = ctx.saved_tensors
+        grad_x = (grad * (scale * grad_loss)).to(x.dtype)
+        return first_order_only("upsample_cross_entropy", grad_x, x, grad_loss), *(None,) * 8
 
 
 class _PixelLoss(torch.autograd.Function):
@@ -115,12 +114,11 @@ class _PixelLoss(torch.autograd.Function):
         return _pixels(x, target, weight, pixel_weight, grid, ignore_index, label_smoothing, backend)  # type: ignore[no-any-return]
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         x, target, weight, pixel_weight = ctx.saved_tensors
         pixel_weight = grad_loss if pixel_weight is None else grad_loss * pixel_weight
         _, _, grad = _forward(x, target, weight, pixel_weight, *ctx.options, True, ctx.backend)
-        return grad.to(x.dtype), *(None,) * 8
+        return first_order_only("upsample_cross_entropy", grad.to(x.dtype), x, grad_loss), *(None,) * 8
 
 
 def _sum_dtype(x: Tensor) -> torch.dtype:

@@ -1,0 +1,33 @@
+"""Gradients that cannot be differentiated again say so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def first_order_only(operator: str, grad: Tensor, *inputs: Tensor) -> Tensor:
+    """``grad`` itself; differentiating it with respect to the ``inputs`` that it was computed from raises.
+
+    ``once_differentiable`` is not enough for a loss: its gradient depends on the scores even where the incoming gradient
+    needs no gradient, and second derivatives would silently lack that part.
+    """
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return grad
+    result: Tensor = _FirstOrderOnly.apply(operator, grad.detach(), *inputs)
+    return result
+
+
+class _FirstOrderOnly(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, operator: str, grad: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.operator = operator
+        return grad
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> None:
+        raise RuntimeError(
+            f"{ctx.operator} has no second derivative; where one is needed, use backend='reference', which is plain PyTorch"
+        )

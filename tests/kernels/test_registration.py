@@ -1,0 +1,123 @@
+"""The operators as citizens of PyTorch: opcheck, torch.compile, export, autocast, no double backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import fcn_kernels
+from fcn_kernels import BilinearGrid, upsample_add, upsample_argmax, upsample_cross_entropy
+
+GRID = BilinearGrid.transposed(4, 3, (21, 27))
+
+
+def permuted(*shape: int) -> Tensor:
+    """Dense, and stored pixel by pixel."""
+    return torch.randn(shape).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("make", [torch.randn, permuted])
+def test_opcheck(backend: str, make: Callable[..., Tensor]) -> None:
+    ops = torch.ops.fcn_kernels
+    x, skip, target = make(2, 3, 6, 7), make(2, 3, 21, 27), torch.randint(0, 3, (2, 21, 27))
+    grid = GRID.as_ints()
+    torch.library.opcheck(ops.upsample_add.default, (x, skip, grid, backend))
+    torch.library.opcheck(ops.upsample_add.default, (x, None, grid, backend))
+    torch.library.opcheck(ops.upsample_add_backward.default, (skip, [6, 7], grid, "channels_last", backend))
+    for confidence in (False, True):
+        torch.library.opcheck(ops.upsample_argmax.default, (x, grid, confidence, backend))
+    for with_grad in (False, True):
+        args = (x, target, torch.rand(3), torch.rand(2, 21, 27), grid, 255, 2, 0.1, with_grad, backend)
+        torch.library.opcheck(ops.upsample_cross_entropy.default, args)
+    torch.library.opcheck(
+        ops.upsample_cross_entropy_pixels.default, (x, target, None, None, grid, 255, 0.0, backend)
+    )
+
+
+def head(x: Tensor, skip: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    fused = upsample_add(x, skip)
+    labels = upsample_argmax(fused, size=(target.shape[1], target.shape[2]))
+    assert isinstance(labels, Tensor)
+    return upsample_cross_entropy(fused, target), labels
+
+
+def test_compiles_whole_with_dynamic_sizes() -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(head, fullgraph=True, dynamic=True, backend="aot_eager")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for h, w in ((5, 7), (6, 9), (8, 4)):
+            x, skip = torch.randn(2, 4, h, w, requires_grad=True), torch.randn(2, 4, 2 * h, 2 * w, requires_grad=True)
+            target = torch.randint(0, 4, (2, 16 * h, 16 * w))
+            loss, labels = compiled(x, skip, target)
+            loss.backward()
+            want_loss, want_labels = head(x.detach(), skip.detach(), target)
+            torch.testing.assert_close(loss, want_loss)
+            assert torch.equal(labels, want_labels)
+            grads = torch.autograd.grad(head(x, skip, target)[0], (x, skip))
+            torch.testing.assert_close((x.grad, skip.grad), grads)
+
+
+def test_compiles_with_a_grid() -> None:
+    torch._dynamo.reset()
+
+    def labels(x: Tensor) -> Tensor:
+        return upsample_argmax(x, grid=BilinearGrid.transposed(8, 31, (40, 50)))  # type: ignore[return-value]
+
+    x = torch.randn(1, 5, 12, 13)
+    assert torch.equal(torch.compile(labels, fullgraph=True, backend="aot_eager")(x), labels(x))
+
+
+def test_exports_with_dynamic_sizes() -> None:
+    class Head(torch.nn.Module):
+        def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+            fused = upsample_add(x, skip)
+            return upsample_argmax(fused, size=(skip.shape[2] * 8, skip.shape[3] * 8))  # type: ignore[return-value]
+
+    h, w = torch.export.Dim("h", min=2, max=64), torch.export.Dim("w", min=2, max=64)
+    program = torch.export.export(
+        Head(),
+        (torch.randn(1, 3, 5, 6), torch.randn(1, 3, 10, 12)),
+        dynamic_shapes=({2: h, 3: w}, {2: 2 * h, 3: 2 * w}),
+    )
+    x, skip = torch.randn(1, 3, 7, 4), torch.randn(1, 3, 14, 8)
+    assert torch.equal(program.module()(x, skip), Head()(x, skip))
+
+
+def test_autocast_keeps_half_scores_and_a_float_loss() -> None:
+    conv = torch.nn.Conv2d(3, 4, 1)
+    target = torch.randint(0, 4, (2, 48, 48))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = conv(torch.randn(2, 3, 6, 6))
+        loss = upsample_cross_entropy(scores, target)
+    assert scores.dtype == torch.bfloat16
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert conv.weight.grad is not None
+
+
+def test_double_backward_is_refused(backend: str) -> None:
+    x = torch.randn(1, 3, 4, 4, requires_grad=True)
+    for out in (
+        upsample_cross_entropy(x, torch.zeros(1, 32, 32, dtype=torch.int64), backend=backend),
+        (upsample_add(x, size=(8, 8), backend=backend) ** 2).sum(),
+    ):
+        (grad,) = torch.autograd.grad(out, x, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable|has no second derivative"):
+            torch.autograd.grad(grad.sum(), x)
+
+
+def test_no_input_is_written_to(backend: str) -> None:
+    x, skip = torch.randn(1, 3, 4, 4, requires_grad=True), torch.randn(1, 3, 9, 9, requires_grad=True)
+    target = torch.randint(0, 3, (1, 32, 32))
+    before = [t.detach().clone() for t in (x, skip, target)]
+    upsample_add(x, skip, backend=backend).sum().backward()
+    upsample_cross_entropy(x, target, backend=backend).backward()
+    upsample_argmax(x, size=(32, 32), backend=backend)
+    assert all(torch.equal(a, b) for a, b in zip(before, (x, skip, target), strict=True))
+
+
+def test_public_names() -> None:
+    assert all(hasattr(fcn_kernels, name) for name in fcn_kernels.__all__)

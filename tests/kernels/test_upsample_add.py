@@ -1,0 +1,85 @@
+"""upsample_add: every backend against the reference in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fcn_kernels import BilinearGrid, upsample_add
+from fcn_kernels.backend import implementation
+from tests.strategies import LAYOUTS, assert_as_good_as_torch, assert_fences_hold, fenced, grids, scores, with_layout
+
+KINDS = ("normal", "constant", "huge")
+
+
+@given(data=st.data())
+def test_forward_and_backward(backend: str, data: st.DataObject) -> None:
+    x = data.draw(scores(kinds=KINDS))
+    grid = data.draw(grids((x.shape[2], x.shape[3])))
+    skip = None
+    if data.draw(st.booleans()):
+        skip = with_layout(torch.randn(*x.shape[:2], *grid.size).to(x.dtype), data.draw(st.sampled_from(LAYOUTS)))
+    upstream = torch.randn(*x.shape[:2], *grid.size, dtype=torch.float64).to(x.dtype)
+
+    def run(which: str, dtype: torch.dtype) -> list[torch.Tensor]:
+        leaves = [t.detach().to(dtype).requires_grad_() for t in (x, skip) if t is not None]
+        leaves = [leaf if leaf is not t else t.detach().requires_grad_() for leaf, t in zip(leaves, (x, skip), strict=False)]
+        out = upsample_add(*leaves, grid=grid, backend=which)
+        return [out.detach(), *torch.autograd.grad(out, leaves, upstream.to(dtype))]
+
+    ours, torchs, oracle = run(backend, x.dtype), run("reference", x.dtype), run("reference", torch.float64)
+    for name, a, b, c in zip(("out", "grad x", "grad skip"), ours, torchs, oracle, strict=False):
+        assert a.dtype == x.dtype
+        assert_as_good_as_torch(a, b, c, name)
+
+
+@given(data=st.data())
+def test_writes_every_element_and_no_other(backend: str, data: st.DataObject) -> None:
+    x = data.draw(scores(dtypes=(torch.float32, torch.bfloat16), kinds=("normal",), min_images=1))
+    grid = data.draw(grids((x.shape[2], x.shape[3])))
+    layout = data.draw(st.sampled_from(("contiguous", "channels_last")))
+    shape = (*x.shape[:2], *grid.size)
+    kernels = implementation("upsample_add", backend)
+    out, buffer = fenced(shape, x.dtype, layout)
+    kernels.upsample_add(x, None, grid.as_ints(), out)
+    assert_fences_hold(buffer)
+    torch.testing.assert_close(out, upsample_add(x, grid=grid, backend="reference"))
+    grad_x, buffer = fenced(tuple(x.shape), x.dtype, layout)
+    kernels.upsample_add_backward(torch.ones(shape, dtype=x.dtype), grid.as_ints(), grad_x)
+    assert_fences_hold(buffer)
+    assert not grad_x.isnan().any()
+
+
+def test_large_maps_repeat_bit_for_bit(backend: str) -> None:
+    """Large enough for stores that bypass the cache, and for several threads."""
+    x, skip = torch.randn(2, 40, 128, 160), torch.randn(2, 40, 256, 320)
+    first = upsample_add(x, skip, backend=backend)
+    torch.testing.assert_close(first, upsample_add(x, skip, backend="reference"), rtol=1e-5, atol=1e-5)
+    assert torch.equal(first, upsample_add(x, skip, backend=backend))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_layout_follows_skip(backend: str, layout: str) -> None:
+    memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    skip = torch.randn(2, 4, 6, 8).contiguous(memory_format=memory_format)
+    assert upsample_add(torch.randn(2, 4, 3, 4), skip, backend=backend).is_contiguous(memory_format=memory_format)
+    x = torch.randn(2, 4, 3, 4).contiguous(memory_format=memory_format)
+    assert upsample_add(x, size=(6, 8), backend=backend).is_contiguous(memory_format=memory_format)
+
+
+def test_gradcheck(backend: str) -> None:
+    x = torch.randn(1, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+    skip = torch.randn(1, 2, 9, 11, dtype=torch.float64, requires_grad=True)
+    for grid in (None, BilinearGrid.transposed(4, 3, (9, 11)), BilinearGrid.interpolate((3, 4), (9, 11), True)):
+        for which in (backend, "reference"):
+            assert torch.autograd.gradcheck(lambda a, b, g=grid, w=which: upsample_add(a, b, grid=g, backend=w), (x, skip))
+
+
+def test_every_instruction_set_agrees(isa: str) -> None:
+    for size in ((70, 70), (68, 272), (33, 41)):
+        x = torch.randn(1, 3, 34, 136)
+        torch.testing.assert_close(
+            upsample_add(x, size=size, backend="cpu"), upsample_add(x, size=size, backend="reference"), rtol=1e-5, atol=1e-6
+        )
