@@ -102,7 +102,7 @@ def _fastest(call: Any, device: torch.device, seconds: float = 0.5) -> float:
 
 @functools.cache
 def copy_bandwidth(device: torch.device) -> float:
-    """Bytes per second, read and written both counted, of copying one large tensor onto another (the fastest of some)."""
+    """Bytes per second, read and written both counted, of copying one large tensor onto another (the fastest)."""
     source = torch.ones(2**28 if device.type == "cuda" else 2**26, device=device)
     target = torch.zeros_like(source)
     return 2 * source.nbytes / _fastest(lambda: target.copy_(source), device)

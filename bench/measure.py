@@ -35,13 +35,12 @@ def measure_case(
     case: Case, device: torch.device, backends: Sequence[str], size: str, peak: Callable[..., int] | None
 ) -> dict[str, Any]:
     """One row of the results."""
-    if case.compile and size == "all":
+    compile = case.compile and size == "all"
+    if compile:
         # Else compiled spellings of earlier cases count against the limit of recompilations.
         torch.compiler.reset()
     problem = case.build(device)
-    candidates = [
-        c for c in problem.candidates(backends) if not c.name.startswith("torch.compile") or (case.compile and size == "all")
-    ]
+    candidates = [c for c in problem.candidates(backends) if compile or not c.name.startswith("torch.compile")]
     checked = check(problem, candidates)
     good = [c for c in candidates if "failed" not in checked[c.name]]
     calls: dict[str, timing.Call] = {c.name: c.run for c in good}

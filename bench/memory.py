@@ -1,8 +1,8 @@
 """Peak memory that one call takes beyond its inputs (results included), in bytes.
 
-On a CPU every call is measured in a process of its own, started from a server that has imported PyTorch and done nothing
-else, with the default allocator: the high-water mark of the resident set (VmHWM, set back just before the call) less the
-resident set before. Where the system has no such mark, the growth of ``ru_maxrss``. On a GPU: PyTorch's allocator.
+On a CPU every call is measured in a process of its own, started from a server that has imported PyTorch and done
+nothing else, with the default allocator: the high-water mark of the resident set (VmHWM, set back just before the
+call) less the resident set before. Where the system has no such mark, the growth of ``ru_maxrss``. On a GPU: PyTorch's allocator.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import ctypes
 import gc
 import multiprocessing
 import os
+import resource
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +36,7 @@ def _give_back_free_memory() -> None:
         trim(0)
 
 
-def peak_of(call: cases.Callable[[], object]) -> int:
+def peak_of(call: Callable[[], object]) -> int:
     """Bytes by which the resident set grows at most during ``call``, in this process."""
     result = call()  # libraries load and compile at the first call
     del result
@@ -45,8 +47,6 @@ def peak_of(call: cases.Callable[[], object]) -> int:
         result = call()
         peak = _kibibytes("VmHWM")
     except OSError:
-        import resource
-
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         result = call()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -81,7 +81,7 @@ class CpuMemory:
         return self._pool.submit(_measure, key, candidate, backends).result()
 
 
-def cuda_peak_of(call: cases.Callable[[], object]) -> int:
+def cuda_peak_of(call: Callable[[], object]) -> int:
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

@@ -33,7 +33,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     operators = [module.OPERATOR for module in cases.modules()]
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--op", nargs="+", choices=operators, default=operators, metavar="NAME", help=", ".join(operators))
+    parser.add_argument(
+        "--op", nargs="+", choices=operators, default=operators, metavar="NAME", help=", ".join(operators)
+    )
     parser.add_argument(
         "--backend", nargs="+", choices=kernels.BACKENDS, metavar="NAME", help="default: every one here but reference"
     )
@@ -83,7 +85,8 @@ def work(options: argparse.Namespace) -> None:
         task = progress.add_task(f"{options.allocator} allocator", total=len(chosen))
 
         def done(row: dict[str, Any]) -> None:
-            progress.console.print(tables.summary_line(row, options.allocator), highlight=False, markup=False)
+            line = tables.summary_line(row, options.allocator)
+            progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
             progress.advance(task)
 
         device = torch.device(options.device)

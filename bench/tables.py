@@ -56,7 +56,8 @@ def _operator_table(results: Results, operator: str, rows: list[Row]) -> Table:
     table.add_column("candidate")
     for allocator in results["allocators"]:
         for column in ("cold", "+-%", "warm"):
-            table.add_column(f"{allocator}\n{column}" if column == "cold" else f"\n{column}", justify="right", no_wrap=True)
+            above = allocator if column == "cold" else ""
+            table.add_column(f"{above}\n{column}", justify="right", no_wrap=True)
     if results["device"] == "cuda":
         table.add_column("in a\ngraph", justify="right", no_wrap=True)
     for column in ("peak\nMB", "copy\n%", "FMA\n%", "x\nfloor", "vs\nbest", "vs\neager"):
@@ -98,9 +99,12 @@ def summary_line(row: Row, allocator: str) -> str:
     """One finished row of one allocator's measurement in a line (``seconds`` not yet merged)."""
     timed = {n: c["seconds"]["cold"]["median"] for n, c in row["candidates"].items() if "seconds" in c}
     best = min(((t, n) for n, t in timed.items() if row["candidates"][n]["backend"] is None), default=None)
-    parts = [f"{n} {duration(timed[n])} ms" for n in ours(row) if n in timed]
+    parts = []
+    for name in ours(row):
+        if name in timed:
+            faster = f" ({times(best[0] / timed[name])})" if best is not None else ""
+            parts.append(f"{name} {duration(timed[name])} ms{faster}")
     if best is not None:
-        parts = [f"{p} ({times(best[0] / timed[n])})" for p, n in zip(parts, (n for n in ours(row) if n in timed), strict=True)]
         parts.append(f"best PyTorch {duration(best[0])} ms ({best[1]})")
     if row["image_size"] is not None:
         parts = [f"{n} {megabytes(c.get('peak_bytes'))} MB" for n, c in row["candidates"].items()]
@@ -116,7 +120,7 @@ def notes(results: Results) -> list[str]:
             if "failed" not in c:
                 count += 1
                 errors[row["operator"]] = max(errors.get(row["operator"], 0.0), c["error"])
-    rates = ", ".join(f"{rate / 1e9:.0f} G multiply-adds/s {dtype}" for dtype, rate in results["multiply_add_rate"].items())
+    rates = ", ".join(f"{rate / 1e9:.0f} G multiply-adds/s {t}" for t, rate in results["multiply_add_rate"].items())
     lines = [
         machine_line(results),
         f"Measured rates: copy {results['copy_bandwidth'] / 1e9:.1f} GB/s (read + written), {rates}.",

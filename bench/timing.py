@@ -1,8 +1,8 @@
 """How long calls take: candidates in turn, each first with cold caches and then warm.
 
 Every round gives every candidate one turn, so that a slow minute of the machine hits all of them. In its turn a
-candidate is called twice: once after 64 MB (on a GPU: 256 MB) have been touched, untimed ("cold"), and once more at once
-("warm"). The figure is the median over the rounds; the spread is the distance between the quartiles.
+candidate is called twice: once after 64 MB (on a GPU: 256 MB) have been touched, untimed ("cold"), and once more at
+once ("warm"). The figure is the median over the rounds; the spread is the distance between the quartiles.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class CpuClock:
 class CudaClock:
     def __init__(self) -> None:
         self.buffer = torch.zeros(2**26, device="cuda")
-        self.start, self.end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        self.start: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        self.end: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
     def evict(self) -> None:
         # Also gives the processor time to queue the call, so that its launch is not timed.
@@ -65,7 +66,7 @@ class CudaClock:
         self.end.record()
         self.end.synchronize()
         del result
-        return self.start.elapsed_time(self.end) / 1e3
+        return float(self.start.elapsed_time(self.end)) / 1e3
 
 
 def clock(device: torch.device) -> CpuClock | CudaClock:
@@ -73,8 +74,8 @@ def clock(device: torch.device) -> CpuClock | CudaClock:
 
 
 def graphed(call: Call) -> Call | None:
-    """The call as a CUDA graph (no launch cost: what short kernels really take), or None where it cannot be captured."""
-    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    """The call as a CUDA graph (no launch cost: what short kernels take), or None where it cannot be captured."""
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()  # type: ignore[no-untyped-call]
     try:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

@@ -1,6 +1,6 @@
-"""What is compared: one module per operator, each with ``OPERATOR``, ``NEEDS`` (functions of fcn_kernels) and ``CASES``.
+"""What is compared: one module per operator.
 
-Adding an operator is adding a module here; nothing lists them elsewhere.
+Each has ``OPERATOR``, ``NEEDS`` (names of fcn_kernels) and ``CASES``. Adding an operator is adding a module here; nothing lists them elsewhere.
 """
 
 from __future__ import annotations
@@ -112,4 +112,5 @@ def modules() -> list[ModuleType]:
 
 def find(key: str) -> Case:
     """The case with this key."""
-    return next(case for module in modules() for case in module.CASES if case.key == key)
+    everything: list[Case] = [case for module in modules() for case in module.CASES]
+    return next(case for case in everything if case.key == key)

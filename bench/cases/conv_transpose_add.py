@@ -63,9 +63,7 @@ def build(
     spellings = [
         Candidate("depthwise conv_transpose2d, +", lambda: run(add(x, weight, skip), x, skip), eager=True),
         Candidate("depthwise, add_", lambda: run(add_inplace(x, weight, skip), x, skip)),
-        Candidate(
-            "depthwise, +, channels_last", lambda: run(add(x_last, weight, skip_last), x_last, skip_last)
-        ),
+        Candidate("depthwise, +, channels_last", lambda: run(add(x_last, weight, skip_last), x_last, skip_last)),
         Candidate("torch.compile", lambda: run(compiled(x, weight, skip), x, skip)),
     ]
     if c <= 32:
@@ -83,9 +81,7 @@ def build(
     )
 
 
-def case(
-    shape: tuple[int, int, int, int], size: tuple[int, int], stride: int, crop: int, gradient: bool
-) -> Case:
+def case(shape: tuple[int, int, int, int], size: tuple[int, int], stride: int, crop: int, gradient: bool) -> Case:
     mode = "forward + gradient" if gradient else "forward"
     make = partial(build, shape=shape, size=size, stride=stride, crop=crop, gradient=gradient)
     small = shape == SHAPES[0][0]

@@ -28,8 +28,8 @@ def build(device: torch.device) -> Problem:
     pool4 = inputs.scores((1, CLASSES, 44, 44)).to(device)
     pool3 = inputs.scores((1, CLASSES, 88, 88)).to(device)
     weight2, weight8 = baselines.bilinear_filter(CLASSES, 4, fc7), baselines.bilinear_filter(CLASSES, 16, fc7)
-    Grid = fcn_kernels.BilinearGrid.transposed
-    grid4, grid3, grid = Grid(2, 0, POOL4[1]), Grid(2, 0, POOL3[1]), Grid(8, *IMAGE)
+    transposed = fcn_kernels.BilinearGrid.transposed
+    grid4, grid3, grid = transposed(2, 0, POOL4[1]), transposed(2, 0, POOL3[1]), transposed(8, *IMAGE)
 
     def upsampled(fc7: Tensor, pool4: Tensor, pool3: Tensor, weight2: Tensor, weight8: Tensor) -> Tensor:
         x = baselines.depthwise(fc7, weight2, 2, 0, POOL4[1]) + crop(pool4, *POOL4)

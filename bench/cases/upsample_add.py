@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -47,10 +48,10 @@ def build(device: torch.device, *, shape: tuple[int, int, int, int], size: tuple
     def run(result: Tensor, x: Tensor, skip: Tensor) -> Outputs:
         return baselines.with_gradient(result, x, skip, grad=upstream)
 
-    def exact(function: object, *arguments: Tensor) -> Outputs:
+    def exact(function: Callable[..., Tensor], *arguments: Tensor) -> Outputs:
         x64, skip64 = (t.detach().double().requires_grad_(gradient) for t in (x, skip))
         grad = None if upstream is None else upstream.double()
-        return baselines.with_gradient(function(x64, skip64, *arguments), x64, skip64, grad=grad)  # type: ignore[operator]
+        return baselines.with_gradient(function(x64, skip64, *arguments), x64, skip64, grad=grad)
 
     compiled = baselines.compiled(interpolate)
     moved = x.nbytes + 2 * skip.nbytes + (upstream.nbytes + x.nbytes if upstream is not None else 0)
@@ -85,7 +86,8 @@ def case(shape: tuple[int, int, int, int], size: tuple[int, int], gradient: bool
     kind = "transposed" if size == FCN8S[1] else "interpolate"
     mode = "forward + gradient" if gradient else "forward"
     make = partial(build, shape=shape, size=size, gradient=gradient)
-    return Case(OPERATOR, f"{list(shape)} -> {list(size)}, {kind}", mode, make, small=True, headline=True)
+    name = f"{list(shape)} -> {list(size)}, {kind}"
+    return Case(OPERATOR, name, mode, make, small=size == FCN8S[1] or not gradient, headline=True)
 
 
 CASES = [case(*problem, gradient) for problem in (FCN8S, PYRAMID) for gradient in (False, True)]
