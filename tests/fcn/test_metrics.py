@@ -107,7 +107,7 @@ def test_counts_beyond_float32() -> None:
     metric = SegmentationMetrics(2)
     metric.confusion += 2**24
     metric.update(torch.tensor([0]), torch.tensor([0]))
-    assert metric.compute().confusion[0, 0] == 2**24 + 1
+    assert metric.compute().confusion[0, 0].item() == 2**24 + 1
 
 
 @pytest.mark.parametrize(
