@@ -1,0 +1,36 @@
+# On a fresh machine with Python 3.11 or later and a C++ compiler: `make demo`, `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+
+.PHONY: setup demo test bench lint clean
+
+setup: $(VENV)/ready
+
+# One environment: torch and everything else as pinned in constraints.txt, then the package with its compiled kernels.
+$(VENV)/ready: constraints.txt pyproject.toml setup.py CMakeLists.txt $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip setuptools pybind11 cmake ninja
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[demo,test,lint]'
+	touch $@
+
+demo: setup
+	$(BIN)/fcn demo
+
+# Two processes: the tests spend their time in Python as much as in kernels.
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+bench: setup
+	$(BIN)/python bench/run.py --device cpu --case all --allocator both --out bench/results/cpu.json --plot bench/results
+	$(BIN)/python bench/report.py --readme README.md bench/results/cpu.json
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info fcn_kernels/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
