@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -48,7 +50,9 @@ def measure_case(
     if device.type == "cuda":
         graphs = {name: graph for name, call in calls.items() if (graph := timing.graphed(call)) is not None}
     clock = timing.clock(device)
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, time.perf_counter()
     times = {} if case.image_size else timing.compare(calls, clock, BUDGET[size])
+    preemptions = (resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - before) / (time.perf_counter() - start)
     graph_times = timing.compare(graphs, clock, BUDGET[size]) if graphs and not case.image_size else {}
 
     rows = {}
@@ -73,6 +77,8 @@ def measure_case(
         "compute_dtype": dtype_name(case.compute_dtype),
         "floor": {**asdict(problem.floor), "total_operations": problem.floor.total_operations(device.type)},
         "tolerance": problem.tolerance,
+        # How often per second the system took the processor away while timing: others were using the machine.
+        "preemptions": 0.0 if case.image_size else preemptions,
         "candidates": rows,
     }
 

@@ -2,7 +2,8 @@
 
 On a CPU every call is measured in a process of its own, started from a server that has imported PyTorch and done
 nothing else, with the default allocator: the high-water mark of the resident set (VmHWM, set back just before the
-call) less the resident set before. Where the system has no such mark, the growth of ``ru_maxrss``. On a GPU: PyTorch's allocator.
+call) less the resident set before. Where the system has no such mark, the growth of ``ru_maxrss``. On a GPU:
+PyTorch's allocator.
 """
 
 from __future__ import annotations

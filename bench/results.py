@@ -10,6 +10,8 @@ from typing import Any
 Results = dict[str, Any]
 Row = dict[str, Any]
 
+PREEMPTIONS = 25.0  # per second and thread; an idle machine shows a few
+
 
 def merge(description: dict[str, Any], measured: dict[str, dict[str, Any]], absent: dict[str, str]) -> Results:
     """Results from what ``bench.measure.measure`` gave under each allocator.
@@ -29,6 +31,7 @@ def merge(description: dict[str, Any], measured: dict[str, dict[str, Any]], abse
             "operations": floor["total_operations"] / rates[row["compute_dtype"]],
         }
         row["floor"] = {**floor, "limits": limits, "seconds": max(limits.values())}
+        row["preemptions"] = {a: v["preemptions"] for a, v in zip(measured, versions, strict=True)}
         row["candidates"] = {
             name: _merge_candidate({a: v["candidates"][name] for a, v in zip(measured, versions, strict=True)})
             for name in row["candidates"]
@@ -131,6 +134,16 @@ def serious(results: Results) -> bool:
         for row in results["rows"]
         for c in row["candidates"].values()
     )
+
+
+def disturbed(results: Results) -> list[str]:
+    """Rows during whose timing other programs kept taking the processors away, so that their figures are doubtful."""
+    return [
+        f"{row['operator']}, {row['case']}, {row['mode']} ({allocator})"
+        for row in timed_rows(results)
+        for allocator, rate in row["preemptions"].items()
+        if rate > PREEMPTIONS * results["machine"]["threads"]
+    ]
 
 
 def machine_line(results: Results) -> str:

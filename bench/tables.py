@@ -8,6 +8,7 @@ from rich.text import Text
 from bench.results import (
     Results,
     Row,
+    disturbed,
     eager_baseline,
     failures,
     honest_allocator,
@@ -132,6 +133,9 @@ def notes(results: Results) -> list[str]:
     ]
     lines += [f"Absent: {operator}: {reason}." for operator, reason in results["absent"].items()]
     lines += [f"Not timed: {failure}." for failure in failures(results)]
+    if doubtful := disturbed(results):
+        share = f"{len(doubtful)} of {len(timed_rows(results)) * len(results['allocators'])}"
+        lines.append(f"WARNING: other programs were busy while {share} rows were timed; run again on an idle machine.")
     return lines
 
 

@@ -1,6 +1,7 @@
 """What is compared: one module per operator.
 
-Each has ``OPERATOR``, ``NEEDS`` (names of fcn_kernels) and ``CASES``. Adding an operator is adding a module here; nothing lists them elsewhere.
+Each has ``OPERATOR``, ``NEEDS`` (names of fcn_kernels) and ``CASES``. Adding an
+operator is adding a module here; nothing lists them elsewhere.
 """
 
 from __future__ import annotations
