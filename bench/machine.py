@@ -111,12 +111,13 @@ def copy_bandwidth(device: torch.device) -> float:
 @functools.cache
 def multiply_add_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Multiply-adds per second: the better of a matrix product and a convolution of PyTorch's libraries (no TF32)."""
-    n = 8192 if device.type == "cuda" else 1536
+    # On a CPU a few milliseconds each, so that some of many run undisturbed.
+    n, side = (8192, 64) if device.type == "cuda" else (640, 32)
     a, b, c = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(3))
-    x = torch.randn(1, 256, 64, 64, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    x = torch.randn(1, 256, side, side, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
     w = torch.randn(256, 256, 3, 3, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
     product = n**3 / _fastest(lambda: torch.mm(a, b, out=c), device)
-    convolution = 256 * 256 * 9 * 62 * 62 / _fastest(lambda: F.conv2d(x, w), device)
+    convolution = 256 * 256 * 9 * (side - 2) ** 2 / _fastest(lambda: F.conv2d(x, w), device)
     return max(product, convolution)
 
 

@@ -136,10 +136,10 @@ def _memory(results: Results, path: Path) -> Path | None:
     axes.set_ylabel("peak memory beyond the inputs, MB")
     figure.canvas.draw()
     # Labels at the ends of the lines, pushed apart where the lines end close together.
-    height, last = axes.get_window_extent().height, float("-inf")
-    for peak, side, text, color in sorted(ends):
+    height, last = axes.get_window_extent().height, float("inf")
+    for peak, side, text, color in sorted(ends, reverse=True):
         wanted = axes.transData.transform((side, peak))[1]
-        last = max(wanted, last + 0.05 * height)
+        last = min(wanted, last - 0.05 * height)
         offset = (10, (last - wanted) * 72 / figure.dpi)
         axes.annotate(text, (side, peak), xytext=offset, textcoords="offset points", va="center", color=color)
     axes.set_title(
