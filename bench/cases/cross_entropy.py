@@ -33,7 +33,7 @@ def build(device: torch.device, *, shape: tuple[int, int, int, int], layout: str
         return baselines.with_gradient(entropy(logits64), logits64)
 
     def ours(backend: str) -> Outputs:
-        loss = fcn_kernels.cross_entropy(logits, target, ignore_index=inputs.IGNORE_INDEX, backend=backend)  # type: ignore[attr-defined]
+        loss = fcn_kernels.cross_entropy(logits, target, ignore_index=inputs.IGNORE_INDEX, backend=backend)
         return baselines.with_gradient(loss, logits)
 
     compiled = baselines.compiled(entropy)
