@@ -137,6 +137,25 @@ void upsample_argmax(const py::object& x, const py::object& labels, const py::ob
     active->upsample_argmax(args);
 }
 
+// Class weights, pixel weights and pixel losses: in the dtype of sums, of the shapes that the scores and labels give.
+template <class Args>
+void want_loss_options(const Args& args, const Tensor& scores) {
+    const DType sums = scores.dtype == DType::float64 ? DType::float64 : DType::float32;
+    const std::initializer_list<int64_t> pixels = {args.target.size[0], args.target.size[1], args.target.size[2]};
+    if (args.weight.data) {
+        want_sizes(args.weight, "weight", {scores.size[1]});
+        want(args.weight.dtype == sums && args.weight.stride[0] == 1, "weight: want contiguous numbers of the sums' dtype");
+    }
+    if (args.pixel_weight.data) {
+        want_sizes(args.pixel_weight, "pixel_weight", pixels);
+        want(args.pixel_weight.dtype == sums, "pixel_weight: want the sums' dtype");
+    }
+    if (args.pixel_loss.data) {
+        want_sizes(args.pixel_loss, "pixel_loss", pixels);
+        want(args.pixel_loss.dtype == sums, "pixel_loss: want the sums' dtype");
+    }
+}
+
 py::tuple upsample_cross_entropy(const py::object& x, const py::object& target, const py::object& weight,
                                  const py::object& pixel_weight, const py::object& grad, const py::object& pixel_loss,
                                  const py::sequence& g, int64_t ignore_index, double label_smoothing, bool exact, int threads) {
@@ -154,28 +173,45 @@ py::tuple upsample_cross_entropy(const py::object& x, const py::object& target, 
     const DType sums = args.x.dtype == DType::float64 ? DType::float64 : DType::float32;
     const int64_t n = args.x.size[0], rows = args.grid.rows.size, columns = args.grid.columns.size;
     want_sizes(args.target, "target", {n, rows, columns});
-    if (args.weight.data) {
-        want_sizes(args.weight, "weight", {args.x.size[1]});
-        want(args.weight.dtype == sums && args.weight.stride[0] == 1, "weight: want contiguous numbers of the sums' dtype");
-    }
-    if (args.pixel_weight.data) {
-        want_sizes(args.pixel_weight, "pixel_weight", {n, rows, columns});
-        want(args.pixel_weight.dtype == sums, "pixel_weight: want the sums' dtype");
-    }
     if (args.grad.data) {
         want_sizes(args.grad, "grad", {n, args.x.size[1], args.x.size[2], args.x.size[3]});
         want(args.grad.dtype == sums, "grad: want the sums' dtype");
     }
-    if (args.pixel_loss.data) {
-        want_sizes(args.pixel_loss, "pixel_loss", {n, rows, columns});
-        want(args.pixel_loss.dtype == sums, "pixel_loss: want the sums' dtype");
-    }
+    want_loss_options(args, args.x);
     UpsampleCrossEntropyResult result;
     {
         const py::gil_scoped_release release;
         result = active->upsample_cross_entropy(args);
     }
     return py::make_tuple(result.loss, result.weight, result.bad_pixel, result.exact_blocks, result.blocks);
+}
+
+py::tuple cross_entropy(const py::object& logits, const py::object& target, const py::object& weight,
+                        const py::object& pixel_weight, const py::object& grad, const py::object& pixel_loss,
+                        int64_t ignore_index, bool mean, double label_smoothing, int threads) {
+    CrossEntropyArgs args{tensor(logits, "logits", 4),
+                          tensor(target, "target", 3),
+                          tensor(weight, "weight", 1),
+                          tensor(pixel_weight, "pixel_weight", 3),
+                          tensor(grad, "grad", 4),
+                          tensor(pixel_loss, "pixel_loss", 3),
+                          ignore_index,
+                          mean,
+                          label_smoothing,
+                          threads};
+    const Tensor& x = args.logits;
+    want_sizes(args.target, "target", {x.size[0], x.size[2], x.size[3]});
+    if (args.grad.data) {
+        want_sizes(args.grad, "grad", {x.size[0], x.size[1], x.size[2], x.size[3]});
+        want(args.grad.dtype == x.dtype, "grad: want the dtype of logits");
+    }
+    want_loss_options(args, x);
+    CrossEntropyResult result;
+    {
+        const py::gil_scoped_release release;
+        result = active->cross_entropy(args);
+    }
+    return py::make_tuple(result.loss, result.bad_pixel);
 }
 
 }  // namespace
@@ -212,5 +248,6 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     m.def("upsample_add", &upsample_add);
     m.def("upsample_add_backward", &upsample_add_backward);
     m.def("upsample_argmax", &upsample_argmax);
+    m.def("cross_entropy", &cross_entropy);
     m.def("upsample_cross_entropy", &upsample_cross_entropy);
 }

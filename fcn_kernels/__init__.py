@@ -3,6 +3,7 @@
 from .backend import use_backend
 from .checks import check_target
 from .grid import BilinearGrid, CoordMap
+from .ops.cross_entropy import cross_entropy
 from .ops.upsample_add import upsample_add
 from .ops.upsample_argmax import upsample_argmax
 from .ops.upsample_cross_entropy import upsample_cross_entropy
@@ -13,6 +14,7 @@ __all__ = [
     "BilinearGrid",
     "CoordMap",
     "check_target",
+    "cross_entropy",
     "upsample_add",
     "upsample_argmax",
     "upsample_cross_entropy",

@@ -1,6 +1,7 @@
 // The table of one instruction set (FCN_ISA names it).
 #include "kernels.h"
 
+#include "../cross_entropy/cpu.h"
 #include "../upsample_add/cpu.h"
 #include "../upsample_argmax/cpu.h"
 #include "../upsample_cross_entropy/cpu.h"
@@ -17,6 +18,7 @@ const Kernels FCN_JOIN(kernels_, FCN_ISA) = {
     FCN_ISA::upsample_add,
     FCN_ISA::upsample_add_backward,
     FCN_ISA::upsample_argmax,
+    FCN_ISA::cross_entropy,
     FCN_ISA::upsample_cross_entropy,
 };
 

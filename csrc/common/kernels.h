@@ -44,11 +44,30 @@ struct UpsampleCrossEntropyResult {
     int64_t blocks;
 };
 
+struct CrossEntropyArgs {
+    Tensor logits;        // [N, C, H, W]
+    Tensor target;        // [N, H, W]
+    Tensor weight;        // [C], float32 or float64 as the sums; data may be null
+    Tensor pixel_weight;  // [N, H, W], likewise
+    Tensor grad;          // like logits: gradient of the reduced loss; data may be null
+    Tensor pixel_loss;    // [N, H, W], contiguous; data is null unless the loss of each pixel is wanted
+    int64_t ignore_index;
+    bool mean;
+    double label_smoothing;
+    int threads;
+};
+
+struct CrossEntropyResult {
+    double loss;        // sum or mean over pixels
+    int64_t bad_pixel;  // first pixel (flat index of [N, H, W]) with a label out of range, or -1
+};
+
 struct Kernels {
     const char* name;
     void (*upsample_add)(const UpsampleAddArgs&);
     void (*upsample_add_backward)(const UpsampleAddArgs&);
     void (*upsample_argmax)(const UpsampleArgmaxArgs&);
+    CrossEntropyResult (*cross_entropy)(const CrossEntropyArgs&);
     UpsampleCrossEntropyResult (*upsample_cross_entropy)(const UpsampleCrossEntropyArgs&);
 };
 

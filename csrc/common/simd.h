@@ -175,4 +175,24 @@ inline Vec<float> reciprocal(Vec<float> x) {
 
 inline Vec<double> reciprocal(Vec<double> x) { return 1.0 / x; }
 
+// Stores that bypass the cache, for results larger than it: they save reading each line before it is written.
+inline bool can_stream(const float* out, int64_t count, int64_t total) {
+    return kVectorBytes >= 32 && total > (4 << 20) && reinterpret_cast<uintptr_t>(out) % kVectorBytes == 0 &&
+           count % kLanes<float> == 0;
+}
+template <class S>
+inline bool can_stream(const S*, int64_t, int64_t) {
+    return false;
+}
+
+inline void stream(float* out, Vec<float> v) {
+#if defined(__AVX512F__)
+    _mm512_stream_ps(out, (__m512)v);
+#elif defined(__AVX2__)
+    _mm256_stream_ps(out, (__m256)v);
+#else
+    store(out, v);
+#endif
+}
+
 }  // namespace fcn::FCN_ISA

@@ -1,33 +1,12 @@
 // upsample_add on CPUs, bound by memory: rows are mixed vertically, then expanded along the row, in cache.
-//
-// Maps are seen as rows of `width` items of `inner` numbers each: a plane [H, W] of one channel has inner = 1; with
-// channels_last an image is one plane whose items are pixels and inner = C.
 #include "cpu.h"
 
 #include "../common/cells.h"
 #include "../common/parallel.h"
+#include "../common/rows.h"
 
 namespace fcn::FCN_ISA {
 namespace {
-
-template <class S>
-struct Planes {
-    S* data;
-    int64_t stride_n, stride_c, stride_row, stride_item;
-    int64_t channels;  // planes of an image: C, or 1 with channels_last
-
-    Planes(const Tensor& t, bool channels_last)
-        : data(static_cast<S*>(t.data)),
-          stride_n(t.stride[0]),
-          stride_c(channels_last ? 0 : t.stride[1]),
-          stride_row(t.stride[2]),
-          stride_item(t.stride[3]),
-          channels(channels_last ? 1 : t.size[1]) {}
-
-    S* row(int64_t plane, int64_t y) const {
-        return data + plane / channels * stride_n + plane % channels * stride_c + y * stride_row;
-    }
-};
 
 // Whether, and from which to which run, every cell has two pixels: the factor 2 of FCN's skip fusion.
 struct Doubling {
@@ -107,41 +86,6 @@ void gather_plane(T* corner, const T* row, const Runs& columns) {
         }
         corner[run.top] += total - right;
         corner[run.top + 1] += right;
-    }
-}
-
-// Stores that bypass the cache, for results larger than it: they save reading each line before it is written.
-inline bool can_stream(const float* out, int64_t count, int64_t total) {
-    return kVectorBytes >= 32 && total > (4 << 20) && reinterpret_cast<uintptr_t>(out) % kVectorBytes == 0 &&
-           count % kLanes<float> == 0;
-}
-template <class S>
-inline bool can_stream(const S*, int64_t, int64_t) {
-    return false;
-}
-
-inline void stream(float* out, Vec<float> v) {
-#if defined(__AVX512F__)
-    _mm512_stream_ps(out, (__m512)v);
-#elif defined(__AVX2__)
-    _mm256_stream_ps(out, (__m256)v);
-#else
-    store(out, v);
-#endif
-}
-
-template <class T, class S>
-void finish_row(S* out, const T* row, const S* skip, int64_t count, int64_t total) {
-    if constexpr (sizeof(S) == sizeof(float) && sizeof(T) == sizeof(float)) {
-        if (can_stream(out, count, total)) {
-            for (int64_t i = 0; i < count; i += kLanes<T>) stream(out + i, skip ? load(row + i) + load(skip + i) : load(row + i));
-            return;
-        }
-    }
-    if (skip) {
-        for (int64_t i = 0; i < count; ++i) from_number(row[i] + T(to_number(skip[i])), out[i]);
-    } else {
-        for (int64_t i = 0; i < count; ++i) from_number(row[i], out[i]);
     }
 }
 
@@ -322,15 +266,6 @@ private:
     Runs rows, columns;
     int32_t *row_run, *feeding;  // run of each output row; [input row][first, last]
 };
-
-template <class F>
-void with_types(DType dtype, const F& f) {
-    with_float_dtype(dtype, [&](auto* type) {
-        using S = std::remove_pointer_t<decltype(type)>;
-        using T = std::conditional_t<std::is_same_v<S, double>, double, float>;
-        f((T*)nullptr, type);
-    });
-}
 
 }  // namespace
 

@@ -1,0 +1,41 @@
+"""Launches the C++ kernel of cross_entropy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...checks import bad_label_message
+from ...extension import C, optional_pointer, pointer
+
+
+def cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+    loss: Tensor,
+    grad: Tensor | None,
+) -> None:
+    """Writes ``loss`` (of each pixel where ``reduction`` is "none") and, unless None, ``grad``."""
+    if target.numel() == 0:
+        loss.zero_()
+        return
+    sums = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    weight = None if weight is None else weight.detach().to(sums).contiguous()
+    pixel_weight = None if pixel_weight is None else pixel_weight.detach().to(sums)
+    total, bad_pixel = C.cross_entropy(
+        pointer(logits), pointer(target), optional_pointer(weight), optional_pointer(pixel_weight), optional_pointer(grad),
+        pointer(loss) if reduction == "none" else None, ignore_index, reduction == "mean", label_smoothing,
+        torch.get_num_threads(),
+    )  # fmt: skip
+    if bad_pixel >= 0:
+        height, width = target.shape[1:]
+        position = (bad_pixel // (height * width), bad_pixel // width % height, bad_pixel % width)
+        value = int(target[position])
+        raise ValueError(bad_label_message("cross_entropy", value, position, logits.shape[1], ignore_index))
+    if reduction != "none":
+        loss.fill_(total)

@@ -1,0 +1,40 @@
+"""Softmax cross-entropy over classes in plain PyTorch: the specification."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+) -> Tensor:
+    """Softmax cross-entropy over dim 1 with PyTorch's conventions, and a weight for each pixel."""
+    logits = logits.double() if logits.dtype == torch.float64 else logits.float()
+    classes = logits.shape[1]
+    log_p = logits.log_softmax(1)
+    valid = target.long() != ignore_index
+    label = torch.where(valid, target.long(), 0)
+    class_weight = logits.new_ones(classes) if weight is None else weight.to(logits.dtype)
+    pixel = valid.to(logits.dtype)
+    if pixel_weight is not None:
+        # A pixel that is ignored stays ignored whatever its weight is, NaN included.
+        pixel = torch.where(valid, pixel_weight.to(logits.dtype), 0)
+
+    label_weight = class_weight[label]
+    loss = -(1 - label_smoothing) * label_weight * log_p.gather(1, label[:, None])[:, 0]
+    if label_smoothing > 0:
+        loss = loss - label_smoothing / classes * (class_weight[:, None, None] * log_p).sum(1)
+    loss = torch.where(pixel != 0, pixel * loss, 0)
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return loss.sum()
+    total = (pixel * label_weight).sum()
+    return torch.where(total != 0, loss.sum() / torch.where(total != 0, total, 1), 0 * loss.sum())
