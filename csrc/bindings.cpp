@@ -123,6 +123,27 @@ void upsample_add_backward(const py::object& grad, const py::object& out, const 
     active->upsample_add_backward(args);
 }
 
+// The forward and both backward passes take the same tensors; they differ in which of them is written.
+template <void (*Kernels::*kernel)(const ConvTransposeAddArgs&)>
+void conv_transpose_add(const py::object& x, const py::object& weight, const py::object& skip, const py::object& out,
+                        int64_t stride, int64_t crop, bool channels_last, int threads) {
+    const ConvTransposeAddArgs args{tensor(x, "x", 4),     tensor(weight, "weight", 4), tensor(skip, "skip", 4),
+                                    tensor(out, "out", 4), stride, crop, channels_last, threads};
+    const Tensor &in = args.x, &result = args.out;
+    const int64_t n = in.size[0], c = in.size[1], k = args.weight.size[2];
+    want(n > 0 && c > 0 && in.size[2] > 0 && in.size[3] > 0 && k > 0, "x and weight: want no empty axis");
+    want(stride > 0 && stride <= (int64_t(1) << 30) && crop >= 0, "stride and crop: out of range");
+    want_sizes(args.weight, "weight", {c, 1, k, k});
+    want_sizes(result, "out", {n, c, result.size[2], result.size[3]});
+    for (int axis = 2; axis < 4; ++axis) {
+        want(result.size[axis] > 0 && crop + result.size[axis] <= (in.size[axis] - 1) * stride + k, "out: want a size that x feeds");
+    }
+    for (const Tensor* t : {&in, &args.weight, &args.skip}) want(!t->data || t->dtype == result.dtype, "dtypes differ");
+    if (args.skip.data) want_sizes(args.skip, "skip", {n, c, result.size[2], result.size[3]});
+    const py::gil_scoped_release release;
+    (active->*kernel)(args);
+}
+
 void upsample_argmax(const py::object& x, const py::object& labels, const py::object& confidence, const py::sequence& g,
                      int threads) {
     UpsampleArgmaxArgs args{tensor(x, "x", 4), tensor(labels, "labels", 3), tensor(confidence, "confidence", 3), grid(g), threads};
@@ -248,6 +269,9 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     m.def("upsample_add", &upsample_add);
     m.def("upsample_add_backward", &upsample_add_backward);
     m.def("upsample_argmax", &upsample_argmax);
+    m.def("conv_transpose_add", &conv_transpose_add<&Kernels::conv_transpose_add>);
+    m.def("conv_transpose_add_backward_x", &conv_transpose_add<&Kernels::conv_transpose_add_backward_x>);
+    m.def("conv_transpose_add_backward_weight", &conv_transpose_add<&Kernels::conv_transpose_add_backward_weight>);
     m.def("cross_entropy", &cross_entropy);
     m.def("upsample_cross_entropy", &upsample_cross_entropy);
 }

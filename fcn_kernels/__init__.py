@@ -3,6 +3,7 @@
 from .backend import use_backend
 from .checks import check_target
 from .grid import BilinearGrid, CoordMap
+from .ops.conv_transpose_add import conv_transpose_add
 from .ops.cross_entropy import cross_entropy
 from .ops.upsample_add import upsample_add
 from .ops.upsample_argmax import upsample_argmax
@@ -14,6 +15,7 @@ __all__ = [
     "BilinearGrid",
     "CoordMap",
     "check_target",
+    "conv_transpose_add",
     "cross_entropy",
     "upsample_add",
     "upsample_argmax",

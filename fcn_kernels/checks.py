@@ -37,6 +37,15 @@ def check_same(operator: str, argument: str, given: Tensor, other: str, x: Tenso
         raise TypeError(f"{operator}: {argument} must have the dtype of {other}, {x.dtype}; got {given.dtype}")
 
 
+def check_skip(operator: str, skip: Tensor, x: Tensor, size: tuple[int, int] | None) -> None:
+    """``skip`` can be added to what an operator makes of ``x``, and is of ``size`` where that is given."""
+    check_same(operator, "skip", skip, "x", x, dtype=True)
+    if skip.dim() != 4 or skip.shape[0] != x.shape[0] or skip.shape[1] != x.shape[1]:
+        raise ValueError(f"{operator}: skip must be [N, C, H, W] with N, C = {tuple(x.shape[:2])}, got {tuple(skip.shape)}")
+    if size is not None and tuple(size) != tuple(skip.shape[2:]):
+        raise ValueError(f"{operator}: size is {tuple(size)} and skip has {tuple(skip.shape[2:])}")
+
+
 def output_grid(
     operator: str, x: Tensor, grid: BilinearGrid | None, size: tuple[int, int] | None, source: str
 ) -> BilinearGrid:

@@ -16,3 +16,12 @@ def empty_map(like: Tensor, shape: tuple[int, int, int, int], layout: str, dtype
     """An uninitialised tensor on the device of ``like``, and of its dtype unless given."""
     memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format)
+
+
+def gapless_rows(x: Tensor, channels_last: bool) -> Tensor:
+    """``x`` itself if its rows (of pixels, or with ``channels_last`` of whole pixels) are stored without gaps."""
+    if channels_last:
+        # Strides along axes of size 1 say nothing, and a dense tensor may carry any there.
+        gapless = x.stride(1) == 1 and (x.shape[3] == 1 or x.stride(3) == x.shape[1])
+        return x if gapless else x.contiguous(memory_format=torch.channels_last)
+    return x if x.stride(3) == 1 or x.shape[3] == 1 else x.contiguous()

@@ -1,6 +1,7 @@
 // The table of one instruction set (FCN_ISA names it).
 #include "kernels.h"
 
+#include "../conv_transpose_add/cpu.h"
 #include "../cross_entropy/cpu.h"
 #include "../upsample_add/cpu.h"
 #include "../upsample_argmax/cpu.h"
@@ -18,6 +19,9 @@ const Kernels FCN_JOIN(kernels_, FCN_ISA) = {
     FCN_ISA::upsample_add,
     FCN_ISA::upsample_add_backward,
     FCN_ISA::upsample_argmax,
+    FCN_ISA::conv_transpose_add,
+    FCN_ISA::conv_transpose_add_backward_x,
+    FCN_ISA::conv_transpose_add_backward_weight,
     FCN_ISA::cross_entropy,
     FCN_ISA::upsample_cross_entropy,
 };

@@ -14,6 +14,16 @@ struct UpsampleAddArgs {
     int threads;
 };
 
+struct ConvTransposeAddArgs {
+    Tensor x;       // [N, C, h, w]; in backward_x the gradient of it, to be written
+    Tensor weight;  // [C, 1, k, k]; in backward_weight the gradient of it, to be written
+    Tensor skip;    // [N, C, H, W]; data is null where there is none
+    Tensor out;     // [N, C, H, W]; in backward the gradient of it
+    int64_t stride, crop;
+    bool channels_last;  // how x, skip and out are stored
+    int threads;
+};
+
 struct UpsampleArgmaxArgs {
     Tensor x;           // [N, C, h, w]
     Tensor labels;      // [N, H, W], contiguous, uint8 or int64
@@ -67,6 +77,9 @@ struct Kernels {
     void (*upsample_add)(const UpsampleAddArgs&);
     void (*upsample_add_backward)(const UpsampleAddArgs&);
     void (*upsample_argmax)(const UpsampleArgmaxArgs&);
+    void (*conv_transpose_add)(const ConvTransposeAddArgs&);
+    void (*conv_transpose_add_backward_x)(const ConvTransposeAddArgs&);
+    void (*conv_transpose_add_backward_weight)(const ConvTransposeAddArgs&);
     CrossEntropyResult (*cross_entropy)(const CrossEntropyArgs&);
     UpsampleCrossEntropyResult (*upsample_cross_entropy)(const UpsampleCrossEntropyArgs&);
 };

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ...backend import choose, define_op, implementation
-from ...checks import check_same, check_scores, output_grid
+from ...checks import check_scores, check_skip, output_grid
 from ...grid import BilinearGrid
 from ...layout import empty_map, layout_of
 from .reference import upsample_add as upsample_add_reference
@@ -40,13 +40,7 @@ def upsample_add(
     """
     check_scores("upsample_add", "x", x)
     if skip is not None:
-        check_same("upsample_add", "skip", skip, "x", x, dtype=True)
-        if skip.dim() != 4 or skip.shape[0] != x.shape[0] or skip.shape[1] != x.shape[1]:
-            raise ValueError(
-                f"upsample_add: skip must be [N, C, H, W] with N, C = {tuple(x.shape[:2])}, got {tuple(skip.shape)}"
-            )
-        if size is not None and tuple(size) != tuple(skip.shape[2:]):
-            raise ValueError(f"upsample_add: size is {tuple(size)} and skip has {tuple(skip.shape[2:])}")
+        check_skip("upsample_add", skip, x, size)
         size = (skip.shape[2], skip.shape[3])
     grid = output_grid("upsample_add", x, grid, size, "skip" if skip is not None else "size")
     backend = choose("upsample_add", backend, x.device.type)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...extension import C, optional_pointer, pointer
-from ...layout import layout_of
+from ...layout import gapless_rows, layout_of
 
 
 def upsample_add(x: Tensor, skip: Tensor | None, grid: list[int], out: Tensor) -> None:
@@ -14,8 +14,8 @@ def upsample_add(x: Tensor, skip: Tensor | None, grid: list[int], out: Tensor) -
     if out.numel() == 0:
         return
     channels_last = layout_of(out) == "channels_last"
-    x = _rows(x, channels_last)
-    skip = None if skip is None else _rows(skip, channels_last)
+    x = gapless_rows(x, channels_last)
+    skip = None if skip is None else gapless_rows(skip, channels_last)
     C.upsample_add(pointer(x), optional_pointer(skip), pointer(out), grid, channels_last, torch.get_num_threads())
 
 
@@ -25,14 +25,5 @@ def upsample_add_backward(grad: Tensor, grid: list[int], grad_x: Tensor) -> None
         grad_x.zero_()
         return
     channels_last = layout_of(grad_x) == "channels_last"
-    grad = _rows(grad, channels_last)
+    grad = gapless_rows(grad, channels_last)
     C.upsample_add_backward(pointer(grad), pointer(grad_x), grid, channels_last, torch.get_num_threads())
-
-
-def _rows(x: Tensor, channels_last: bool) -> Tensor:
-    """``x`` itself if its rows (of pixels, or with ``channels_last`` of whole pixels) are stored without gaps."""
-    if channels_last:
-        # Strides along axes of size 1 say nothing, and a dense tensor may carry any there.
-        gapless = x.stride(1) == 1 and (x.shape[3] == 1 or x.stride(3) == x.shape[1])
-        return x if gapless else x.contiguous(memory_format=torch.channels_last)
-    return x if x.stride(3) == 1 or x.shape[3] == 1 else x.contiguous()

@@ -1,0 +1,159 @@
+"""Learnable depthwise transposed convolution with crop and skip-add."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...backend import choose, define_op, implementation
+from ...checks import check_same, check_scores, check_skip
+from ...first_order import first_order_only
+from ...layout import empty_map, layout_of
+from .reference import conv_transpose_add as conv_transpose_add_reference
+
+
+def conv_transpose_add(
+    x: Tensor,
+    weight: Tensor,
+    skip: Tensor | None = None,
+    *,
+    stride: int,
+    crop: int = 0,
+    size: tuple[int, int] | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Transposed convolution of each channel, cropped, plus ``skip``, in one pass (FCN's learnable "deconvolution" and
+    fusion of streams; CVPR 2015, sections 3.3 and 4.2). ``bilinear_kernel`` gives the filter that FCN starts from.
+
+    Replaces ``F.conv_transpose2d(x, weight, stride=stride, groups=C)[:, :, crop:crop+H, crop:crop+W] + skip``. Only what
+    the crop keeps is computed, and the convolved map is not written on its own.
+
+    Args:
+        x: ``[N, C, h, w]``, float32, bfloat16, float16 or float64, contiguous or channels_last.
+        weight: ``[C, 1, k, k]`` of the same dtype, one filter for each channel.
+        skip: ``[N, C, H, W]`` of the same dtype, or None for the convolution alone.
+        stride: output pixels from one pixel of ``x`` to the next, at least 1.
+        crop: output pixels left out at the top and at the left.
+        size: ``(H, W)`` where ``skip`` does not say it; everything after the crop if None.
+        backend: ``"reference"``, ``"cpu"``, ... or None for the default (``use_backend``).
+
+    Returns ``[N, C, H, W]`` in the dtype of ``x`` (sums in float32), in the layout of ``skip``, else of ``x``.
+    Differentiable once in ``x``, ``weight`` and ``skip``; gradients repeat bit for bit, whatever the number of threads.
+    Where scores or filters are not finite, up to ``ceil(k / stride)`` pixels around show it. Raises ``ValueError`` or
+    ``TypeError`` naming the argument that is wrong, and where ``crop + size`` passes the ``stride * (h - 1) + k`` pixels
+    that ``x`` feeds.
+    """
+    check_scores("conv_transpose_add", "x", x)
+    check_same("conv_transpose_add", "weight", weight, "x", x, dtype=True)
+    if weight.dim() != 4 or weight.shape[:2] != (x.shape[1], 1) or weight.shape[2] != weight.shape[3] or weight.shape[2] < 1:
+        raise ValueError(
+            f"conv_transpose_add: weight must be [C, 1, k, k] with C = {x.shape[1]}, got shape {tuple(weight.shape)}"
+        )
+    if skip is not None:
+        check_skip("conv_transpose_add", skip, x, size)
+        size = (skip.shape[2], skip.shape[3])
+    size = _output_size(x, weight.shape[2], stride, crop, size)
+    backend = choose("conv_transpose_add", backend, x.device.type)
+    if backend == "reference":
+        return conv_transpose_add_reference(x, weight, skip, stride, crop, size)
+    result: Tensor = _ConvTransposeAdd.apply(x, weight, skip, stride, crop, list(size), backend)
+    return result
+
+
+def _output_size(x: Tensor, k: int, stride: int, crop: int, size: tuple[int, int] | None) -> tuple[int, int]:
+    if stride < 1:
+        raise ValueError(f"conv_transpose_add: stride must be at least 1, got {stride}")
+    if crop < 0:
+        raise ValueError(f"conv_transpose_add: crop must not be negative, got {crop}")
+    full = (stride * (x.shape[2] - 1) + k, stride * (x.shape[3] - 1) + k)
+    if size is None:
+        size = (full[0] - crop, full[1] - crop)
+    if len(size) != 2 or size[0] < 1 or size[1] < 1 or crop + size[0] > full[0] or crop + size[1] > full[1]:
+        raise ValueError(
+            f"conv_transpose_add: size must be (height, width) of at least 1 within the {full} pixels that x feeds, "
+            f"less the crop of {crop}; got {tuple(size)}"
+        )
+    return size[0], size[1]
+
+
+class _ConvTransposeAdd(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, skip: Tensor | None, stride: int, crop: int, size: list[int], backend: str
+    ) -> Tensor:
+        ctx.options = (stride, crop, backend)
+        ctx.save_for_backward(x, weight)
+        return _forward(x, weight, skip, stride, crop, size, backend)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _backward_x(grad, weight, [x.shape[2], x.shape[3]], layout_of(x), *ctx.options)
+            grad_x = first_order_only("conv_transpose_add", grad_x, grad, weight)
+        if ctx.needs_input_grad[1]:
+            grad_weight = _backward_weight(grad, x, weight.shape[2], *ctx.options)
+            grad_weight = first_order_only("conv_transpose_add", grad_weight, grad, x)
+        # The sum passes the incoming gradient on as it is.
+        return grad_x, grad_weight, grad if ctx.needs_input_grad[2] else None, *(None,) * 4
+
+
+def _run(
+    x: Tensor, weight: Tensor, skip: Tensor | None, stride: int, crop: int, size: list[int], backend: str
+) -> Tensor:
+    out = _fake(x, weight, skip, stride, crop, size, backend)
+    implementation("conv_transpose_add", backend).conv_transpose_add(x, weight, skip, stride, crop, out)
+    return out
+
+
+def _fake(
+    x: Tensor, weight: Tensor, skip: Tensor | None, stride: int, crop: int, size: list[int], backend: str
+) -> Tensor:
+    return empty_map(x, (x.shape[0], x.shape[1], size[0], size[1]), layout_of(x if skip is None else skip))
+
+
+def _run_backward_x(
+    grad: Tensor, weight: Tensor, size: list[int], layout: str, stride: int, crop: int, backend: str
+) -> Tensor:
+    grad_x = _fake_backward_x(grad, weight, size, layout, stride, crop, backend)
+    implementation("conv_transpose_add", backend).conv_transpose_add_backward_x(grad, weight, stride, crop, grad_x)
+    return grad_x
+
+
+def _fake_backward_x(
+    grad: Tensor, weight: Tensor, size: list[int], layout: str, stride: int, crop: int, backend: str
+) -> Tensor:
+    return empty_map(grad, (grad.shape[0], grad.shape[1], size[0], size[1]), layout)
+
+
+def _run_backward_weight(grad: Tensor, x: Tensor, kernel_size: int, stride: int, crop: int, backend: str) -> Tensor:
+    grad_weight = _fake_backward_weight(grad, x, kernel_size, stride, crop, backend)
+    implementation("conv_transpose_add", backend).conv_transpose_add_backward_weight(grad, x, stride, crop, grad_weight)
+    return grad_weight
+
+
+def _fake_backward_weight(grad: Tensor, x: Tensor, kernel_size: int, stride: int, crop: int, backend: str) -> Tensor:
+    return grad.new_empty((grad.shape[1], 1, kernel_size, kernel_size))
+
+
+_forward = define_op(
+    "conv_transpose_add",
+    "(Tensor x, Tensor weight, Tensor? skip, SymInt stride, SymInt crop, SymInt[] size, str backend) -> Tensor",
+    _run,
+    _fake,
+)
+_backward_x = define_op(
+    "conv_transpose_add_backward_x",
+    "(Tensor grad, Tensor weight, SymInt[] size, str layout, SymInt stride, SymInt crop, str backend) -> Tensor",
+    _run_backward_x,
+    _fake_backward_x,
+)
+_backward_weight = define_op(
+    "conv_transpose_add_backward_weight",
+    "(Tensor grad, Tensor x, SymInt kernel_size, SymInt stride, SymInt crop, str backend) -> Tensor",
+    _run_backward_weight,
+    _fake_backward_weight,
+)
