@@ -12,7 +12,8 @@ namespace {
 struct Doubling {
     int first = 0, end = 0;
 
-    explicit Doubling(const Runs& columns) {
+    void find(const Runs& columns) {
+        first = end = 0;
         if (columns.slope != 0.5 || !columns.one_per_cell) return;
         end = columns.count;
         while (first < end && columns.run[first].count != 2) ++first;
@@ -29,13 +30,30 @@ inline void interleave(T* out, Vec<T> even, Vec<T> odd) {
     std::memcpy(out, pairs, sizeof pairs);
 }
 
+template <class T>
+inline void deinterleave(const T* from, Vec<T>& even, Vec<T>& odd) {
+    for (int i = 0; i < kLanes<T>; ++i) even[i] = from[2 * i], odd[i] = from[2 * i + 1];
+}
+
 #if defined(__AVX512F__)
+template <>
+inline void deinterleave(const float* from, Vec<float>& even, Vec<float>& odd) {
+    const Vec<float> a = load(from), b = load(from + 16);
+    even = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    odd = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+}
 template <>
 inline void interleave(float* out, Vec<float> even, Vec<float> odd) {
     store(out, __builtin_shufflevector(even, odd, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
     store(out + 16, __builtin_shufflevector(even, odd, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
 }
 #elif defined(__AVX2__)
+template <>
+inline void deinterleave(const float* from, Vec<float>& even, Vec<float>& odd) {
+    const Vec<float> a = load(from), b = load(from + 8);
+    even = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+    odd = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+}
 template <>
 inline void interleave(float* out, Vec<float> even, Vec<float> odd) {
     store(out, __builtin_shufflevector(even, odd, 0, 8, 1, 9, 2, 10, 3, 11));
@@ -60,34 +78,55 @@ void expand_plane(T* out, const T* corner, const Runs& columns, const Doubling& 
             }
         }
     };
-    int p = doubling.first;
-    expand(0, p);
-    if (p < doubling.end) {
-        const T even = T(columns.run[p].t), odd = even + step;
-        for (; p + L <= doubling.end; p += L) {
-            const Vec<T> left = load(corner + p), slope = load(corner + p + 1) - left;
-            interleave<T>(out + columns.run[p].first, left + even * slope, left + odd * slope);
-        }
+    if (doubling.end - doubling.first < L) return expand(0, columns.count);
+    expand(0, doubling.first);
+    const T even = T(columns.run[doubling.first].t), odd = even + step;
+    for (int p = doubling.first; p < doubling.end; p += L) {
+        const int at = int(imin(p, doubling.end - L));  // the last vector overlaps the one before
+        const Vec<T> left = load(corner + at), slope = load(corner + at + 1) - left;
+        interleave<T>(out + columns.run[at].first, left + even * slope, left + odd * slope);
     }
-    expand(p, columns.count);
+    expand(doubling.end, columns.count);
 }
 
 // The adjoint of expand_plane, added to `corner`.
 template <class T>
-void gather_plane(T* corner, const T* row, const Runs& columns) {
+void gather_plane(T* corner, const T* row, const Runs& columns, const Doubling& doubling) {
+    constexpr int L = kLanes<T>;
     const T step = T(columns.slope);
-    for (int p = 0; p < columns.count; ++p) {
-        const Run& run = columns.run[p];
-        const T* pixel = row + run.first;
-        T total = 0, right = 0;
-        for (int k = 0; k < run.count; ++k) {
-            total += pixel[k];
-            right += (T(run.t) + T(k) * step) * pixel[k];
+    const auto gather = [&](int from, int to) {
+        for (int p = from; p < to; ++p) {
+            const Run& run = columns.run[p];
+            const T* pixel = row + run.first;
+            T total = 0, right = 0;
+            for (int k = 0; k < run.count; ++k) {
+                total += pixel[k];
+                right += (T(run.t) + T(k) * step) * pixel[k];
+            }
+            corner[run.top] += total - right;
+            corner[run.top + 1] += right;
         }
-        corner[run.top] += total - right;
-        corner[run.top + 1] += right;
+    };
+    int p = doubling.first;
+    gather(0, p);
+    if (doubling.end - p >= L) {
+        const T t = T(columns.run[p].t);
+        for (; p + L <= doubling.end; p += L) {
+            Vec<T> even, odd;
+            deinterleave(row + columns.run[p].first, even, odd);
+            const Vec<T> right = t * even + (t + step) * odd;
+            // Each corner is one cell's left and the next one's right.
+            store(corner + p, load(corner + p) + ((even + odd) - right));
+            store(corner + p + 1, load(corner + p + 1) + right);
+        }
     }
+    gather(p, columns.count);
 }
+
+// Corners of columns that follow one another in the input too, so that a row is mixed in one long loop; item -1: zeros.
+struct Span {
+    int32_t corner, item, count;
+};
 
 template <class T, class S>
 class UpsampleAdd {
@@ -168,11 +207,23 @@ private:
         allocate_runs(columns, arena, a.grid.columns.size);
         row_run = arena.take<int32_t>(a.grid.rows.size);
         feeding = arena.take<int32_t>(2 * height);
+        spans = arena.take<Span>(2 * a.grid.columns.size);
     }
 
     void build_plan() {
         build_runs(rows, a.grid.rows, height, a.grid.clamp);
         build_runs(columns, a.grid.columns, width, a.grid.clamp);
+        doubling.find(columns);
+        span_count = 0;
+        for (int q = 0; q < columns.corners; ++q) {
+            const int item = columns.corner[q];
+            Span* last = span_count > 0 ? &spans[span_count - 1] : nullptr;
+            if (last && item >= 0 && last->item >= 0 && item == last->item + last->count) {
+                ++last->count;
+            } else {
+                spans[span_count++] = {q, item, 1};
+            }
+        }
         for (int r = 0; r < rows.count; ++r) {
             for (int k = 0; k < rows.run[r].count; ++k) row_run[rows.run[r].first + k] = r;
         }
@@ -203,23 +254,19 @@ private:
             const S *u = upper + item * x.stride_item, *d = lower + item * x.stride_item;
             for (int64_t c = 0; c < count; ++c) to[c] = w_up * T(to_number(u[c])) + w_down * T(to_number(d[c]));
         };
-        for (int q = 0; q < columns.corners;) {
-            const int item = columns.corner[q];
-            if (item < 0) {
-                for (int64_t c = 0; c < inner; ++c) mixed[q * inner + c] = 0;
-                ++q;
-                continue;
+        for (int i = 0; i < span_count; ++i) {
+            const Span& span = spans[i];
+            T* to = mixed + span.corner * inner;
+            if (span.item < 0) {
+                std::memset(to, 0, sizeof(T) * span.count * inner);
+            } else {
+                mix(to, span.item, span.count * inner);
             }
-            // Corners that follow one another in the input: one long loop.
-            int end = q + 1;
-            while (end < columns.corners && columns.corner[end] == item + (end - q) && x.stride_item == inner) ++end;
-            mix(mixed + q * inner, item, (end - q) * inner);
-            q = end;
         }
     }
 
     void expand_row(T* row, const T* corner) const {
-        if (inner == 1) return expand_plane(row, corner, columns, Doubling(columns));
+        if (inner == 1) return expand_plane(row, corner, columns, doubling);
         for (int p = 0; p < columns.count; ++p) {
             const Run& run = columns.run[p];
             const T *left = corner + run.top * inner, *right = left + inner;
@@ -248,7 +295,7 @@ private:
     }
 
     void gather_row(T* corner, const T* row) const {
-        if (inner == 1) return gather_plane(corner, row, columns);
+        if (inner == 1) return gather_plane(corner, row, columns, doubling);
         for (int p = 0; p < columns.count; ++p) {
             const Run& run = columns.run[p];
             T *left = corner + run.top * inner, *right = left + inner;
@@ -264,7 +311,10 @@ private:
     const bool channels_last;
     const int64_t inner, planes, height, width;
     Runs rows, columns;
+    Doubling doubling;
     int32_t *row_run, *feeding;  // run of each output row; [input row][first, last]
+    Span* spans;
+    int span_count;
 };
 
 }  // namespace
