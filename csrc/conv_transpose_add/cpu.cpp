@@ -1,9 +1,10 @@
 // conv_transpose_add on CPUs. Output pixel X (counted before the crop) of one axis sums input j times tap kx where
 // j * stride + kx = X: with q = X / stride, taps X % stride + t * stride meet input q - t, t < ceil(k / stride).
 //
-// Forward needs no shuffles: an input row is repeated `stride` times, so that all pixels of a row read their t-th input at
-// one distance, and the taps are laid out periodically beside it. Backward does the opposite: a row of the output's
-// gradient is split into its `stride` phases, and every tap then reads consecutive numbers.
+// Forward needs no shuffles, whatever the stride and the layout: each pixel of an input row is repeated `stride` times, so
+// that all numbers of an output row find their t-th input at one distance, and the taps repeat periodically beside it.
+// Backward, without channels_last, does the opposite: a row of the output's gradient is split into its `stride` phases,
+// and every tap then reads consecutive numbers.
 #include "cpu.h"
 
 #include "../common/cells.h"
@@ -14,6 +15,7 @@ namespace fcn::FCN_ISA {
 namespace {
 
 constexpr int64_t kChunk = 32 << 10;       // numbers of a task
+constexpr int64_t kPiece = 2 << 10;        // numbers of a row that are finished while still in the nearest cache
 constexpr int64_t kWeightBand = 4 << 10;   // pixels whose products are summed on their own: short sums round less
 constexpr int kBlock = 4;                  // vectors (or taps) whose sums are kept in registers
 
@@ -74,7 +76,7 @@ public:
         const Planes<const S> skip(a.skip, last);
         const int64_t first = a.crop / stride - (taps - 1), items = (a.crop + width - 1) / stride - first + 1;
         panel_row = stride * inner + L;
-        const int64_t panel_size = k * taps * panel_row, row_size = width * inner + L;
+        const int64_t count = width * inner, start = (a.crop - first * stride) * inner;
         const int64_t chunk = imax(1, kChunk / (width * inner)), chunks = ceil_div(height, chunk);
         const int64_t total = planes * height * width * inner;
         const int threads = int(imax(1, imin(a.threads, total / 8192)));
@@ -88,9 +90,9 @@ public:
             scratch = arena.take<Scratch>(threads);
             for (int i = 0; i < threads; ++i) {
                 Scratch s;
-                s.ring = Ring<T>::take(arena, taps, items * (last ? inner : stride) + L);
-                s.row = arena.take<T>(row_size);
-                s.panel = arena.take<T>(panel_size);
+                s.ring = Ring<T>::take(arena, taps, items * stride * inner + L);
+                s.row = arena.take<T>(kPiece);
+                s.panel = arena.take<T>(k * taps * panel_row);
                 s.inputs = arena.take<const T*>(taps);
                 s.weights = arena.take<const T*>(taps);
                 if (scratch) scratch[i] = s;
@@ -112,12 +114,17 @@ public:
                     s.inputs[rows] = s.ring.get(i, [&](T* to) { repeat_row(to, x.row(plane, i), first, items); });
                     s.weights[rows++] = s.panel + ky * taps * panel_row;
                 }
-                if (rows == 2 && taps == 2) {  // FCN's filters are twice the stride
-                    expand_row<2>(s.row, s.inputs, s.weights, rows, first);
-                } else {
-                    expand_row<0>(s.row, s.inputs, s.weights, rows, first);
+                S* to = out.row(plane, y);
+                const S* added = a.skip.data ? skip.row(plane, y) : nullptr;
+                for (int64_t i = 0; i < count; i += kPiece) {
+                    const int64_t size = imin(kPiece, count - i);
+                    if (rows == 2 && taps == 2) {  // FCN's filters are twice the stride
+                        expand<2>(s.row, size, start + i, s.inputs, s.weights, rows);
+                    } else {
+                        expand<0>(s.row, size, start + i, s.inputs, s.weights, rows);
+                    }
+                    finish_row<T, S>(to + i, s.row, added ? added + i : nullptr, size, total);
                 }
-                finish_row<T, S>(out.row(plane, y), s.row, a.skip.data ? skip.row(plane, y) : nullptr, width * inner, total);
             }
         });
     }
@@ -253,50 +260,52 @@ private:
         }
     }
 
-    // Input columns first, first + 1, ... (zeros outside the input), each repeated `stride` times if they are numbers.
+    // Input columns first, first + 1, ... (zeros outside the input), each repeated `stride` times.
     void repeat_row(T* to, const S* row, int64_t first, int64_t items) const {
-        const int64_t copies = last ? 1 : stride;
-        const int64_t begin = imin(items, imax(0, -first)), end = imax(begin, imin(items, w - first));
-        std::memset(to, 0, sizeof(T) * begin * copies * inner);
-        std::memset(to + end * copies * inner, 0, sizeof(T) * (items - end) * copies * inner);
+        const int64_t period = stride * inner, begin = imax(0, -first), end = imin(items, w - first);
+        std::memset(to, 0, sizeof(T) * begin * period);
+        std::memset(to + end * period, 0, sizeof(T) * (items - end) * period);
         const S* from = row + (begin + first) * inner;
-        T* at = to + begin * copies * inner;
-        with_stride(copies, [&](auto n) {
-            for (int64_t i = 0; i < (end - begin) * inner; ++i) {
+        T* at = to + begin * period;
+        if (last) {
+            for (int64_t i = begin; i < end; ++i, from += inner) {
+                for (int64_t r = 0; r < stride; ++r, at += inner) {
+                    for (int64_t c = 0; c < inner; ++c) at[c] = T(to_number(from[c]));
+                }
+            }
+            return;
+        }
+        with_stride(stride, [&](auto n) {
+            for (int64_t i = 0; i < end - begin; ++i) {
                 const T value = T(to_number(from[i]));
                 for (int64_t r = 0; r < n; ++r) at[i * n + r] = value;
             }
         });
     }
 
-    // kTaps is the number of rows and of taps along the row, or 0 to read them at run time.
+    // `size` numbers of an output row, from place `start` of the repeated rows on (a vector may run over, in both). kTaps
+    // is the number of rows and of taps along a row, or 0 where they are read at run time.
     template <int kTaps>
-    void expand_row(T* row, const T* const* inputs, const T* const* weights, int64_t rows, int64_t first) const {
-        const int64_t step = last ? inner : stride;
-        const auto sum_taps = [&](int64_t input, int64_t weight) {
+    void expand(T* row, int64_t size, int64_t start, const T* const* inputs, const T* const* weights, int64_t rows) const {
+        const int64_t period = stride * inner, turn = L % period;
+        int64_t phase = start % period;
+        const T *from[kTaps + 1], *times[kTaps + 1];
+        for (int r = 0; r < kTaps; ++r) from[r] = inputs[r] + start, times[r] = weights[r];
+        for (int64_t i = 0; i < size; i += L) {
             Vec<T> total{};
-            const int64_t r_end = kTaps ? kTaps : rows, t_end = kTaps ? kTaps : taps;
-            for (int64_t r = 0; r < r_end; ++r) {
-                const T *from = inputs[r] + input, *times = weights[r] + weight;
-                for (int64_t t = 0; t < t_end; ++t) total += load(from - t * step) * load(times + t * panel_row);
+            if constexpr (kTaps > 0) {
+                for (int r = 0; r < kTaps; ++r) {
+                    for (int t = 0; t < kTaps; ++t) total += load(from[r] + i - t * period) * load(times[r] + phase + t * panel_row);
+                }
+            } else {
+                for (int64_t r = 0; r < rows; ++r) {
+                    const T *in = inputs[r] + start + i, *by = weights[r] + phase;
+                    for (int64_t t = 0; t < taps; ++t) total += load(in - t * period) * load(by + t * panel_row);
+                }
             }
-            return total;
-        };
-        int64_t phase = a.crop % stride;
-        if (!last) {
-            const int64_t start = a.crop - first * stride, turn = L % stride;
-            for (int64_t i = 0; i < width; i += L) {
-                store(row + i, sum_taps(start + i, phase));
-                phase += turn;
-                if (phase >= stride) phase -= stride;
-            }
-            return;
-        }
-        int64_t item = a.crop / stride - first;
-        for (int64_t i = 0; i < width; ++i) {
-            // The last vector of a pixel may run over; the next pixel comes after it.
-            for (int64_t c = 0; c < inner; c += L) store(row + i * inner + c, sum_taps(item * inner + c, phase * inner + c));
-            if (++phase == stride) phase = 0, ++item;
+            store(row + i, total);
+            phase += turn;
+            if (phase >= period) phase -= period;
         }
     }
 
@@ -338,18 +347,23 @@ private:
     }
 
     void gather_row(T* sums, const T* split, const T* weight, const int64_t* offset) const {
-        for (int64_t j = 0; j < w; j += kBlock * L) {
-            Vec<T> total[kBlock];
-            for (int b = 0; b < kBlock; ++b) total[b] = load(sums + j + b * L);
-            for (int64_t kx = 0; kx < k; ++kx) {
-                const Vec<T> times = splat(weight[kx]);
-                for (int b = 0; b < kBlock; ++b) total[b] += times * load(split + offset[kx] + j + b * L);
-            }
-            for (int b = 0; b < kBlock; ++b) store(sums + j + b * L, total[b]);
-        }
+        int64_t j = 0;
+        for (; j + (kBlock - 1) * L < w; j += kBlock * L) gather_vectors<kBlock>(sums + j, split + j, weight, offset);
+        for (; j < w; j += L) gather_vectors<1>(sums + j, split + j, weight, offset);
     }
 
-    void gather_pixels(T* sums, const S* grad, const T* weight) const {
+    template <int kVectors>
+    void gather_vectors(T* sums, const T* split, const T* weight, const int64_t* offset) const {
+        Vec<T> total[kVectors];
+        for (int v = 0; v < kVectors; ++v) total[v] = load(sums + v * L);
+        for (int64_t kx = 0; kx < k; ++kx) {
+            const Vec<T> times = splat(weight[kx]);
+            for (int v = 0; v < kVectors; ++v) total[v] += times * load(split + offset[kx] + v * L);
+        }
+        for (int v = 0; v < kVectors; ++v) store(sums + v * L, total[v]);
+    }
+
+    void gather_pixels(T* __restrict sums, const S* grad, const T* weight) const {
         for (int64_t j = 0; j < w; ++j, sums += inner) {
             each_tap(j, [&](int64_t kx, int64_t column) {
                 const S* pixel = grad + column * inner;
@@ -376,11 +390,11 @@ private:
         }
     }
 
-    void correlate_pixels(T* sums, const S* input, const S* grad) const {
+    void correlate_pixels(T* __restrict sums, const S* input, const S* grad) const {
         for (int64_t j = 0; j < w; ++j, input += inner) {
             each_tap(j, [&](int64_t kx, int64_t column) {
                 const S* pixel = grad + column * inner;
-                T* to = sums + kx * inner;
+                T* __restrict to = sums + kx * inner;
                 for (int64_t c = 0; c < inner; ++c) to[c] += T(to_number(input[c])) * T(to_number(pixel[c]));
             });
         }
