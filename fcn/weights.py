@@ -19,6 +19,8 @@ from .models import FCN, ModelConfig, build_model
 from .preprocessing import Preprocessing
 
 FORMAT = "fcn-weights-1"
+# All of the header is under one key: safetensors writes several in random order, and equal networks give equal files.
+METADATA_KEY = "fcn"
 
 
 @dataclass
@@ -41,7 +43,7 @@ def save_weights(
     preprocessing: Preprocessing,
     extra: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes ``model`` to ``path``, whole or not at all; folders are made as needed.
+    """Writes ``model`` to ``path``, whole or not at all; folders are made as needed. Equal networks give equal files.
 
     ``classes`` and ``palette`` (RGB, 0 to 255) have one entry per class; ``extra`` is kept as it is. ``ValueError``
     where they do not fit the model.
@@ -53,7 +55,7 @@ def save_weights(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        save_file(tensors, partial, metadata={"format": FORMAT, "fcn": header.to_json()})
+        save_file(tensors, partial, metadata={METADATA_KEY: header.to_json()})
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -66,11 +68,10 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
     """
     path = Path(path)
     metadata, tensors = _read_safetensors(path)
-    if metadata.get("format") != FORMAT:
-        found = metadata.get("format")
-        raise ValueError(f"{path}: not a weight file of this program: its format is {found!r}, not {FORMAT!r}")
+    if METADATA_KEY not in metadata:
+        raise ValueError(f"{path}: not a weight file of this program: it has no {METADATA_KEY!r} in its header")
     try:
-        header = _Header.from_json(metadata.get("fcn", ""))
+        header = _Header.from_json(metadata[METADATA_KEY])
         header.check()
         # No memory, no random numbers: every parameter comes from the file.
         with torch.device("meta"):
@@ -131,11 +132,13 @@ class _Header:
             )
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> _Header:
         fields: dict[str, Any] = json.loads(text)
+        if fields["format"] != FORMAT:
+            raise ValueError(f"its format is {fields['format']!r}, this program reads {FORMAT!r}")
         options = fields["preprocessing"]
         options.update(mean=tuple(options["mean"]), std=tuple(options["std"]))
         return cls(

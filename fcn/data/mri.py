@@ -24,7 +24,7 @@ PATTERN = ["train"] * 24 + ["-"] * 2 + ["val"] * 4 + ["-"] * 2 + ["test"] * 6 + 
 FIRST, LAST = 28, 206  # slices that hold brain
 ROWS, COLUMNS = slice(0, 160), slice(15, 175)  # the part of each slice that holds brain, with a margin
 # Slices are enlarged: cortex is 2 to 4 mm thick, and the coarsest network has one score for each 32 pixels.
-ENLARGE = 3
+ENLARGE = 5
 
 
 def slices(split: str) -> list[int]:
@@ -35,7 +35,7 @@ def slices(split: str) -> list[int]:
 
 
 def mri(split: str) -> ArrayDataset:
-    """Coronal slices, gray uint8 ``[480, 480]``, with background / CSF / grey / white labels.
+    """Coronal slices, gray uint8 ``[800, 800]``, with background / CSF / grey / white labels.
 
     A pixel inside the brain mask belongs to the tissue with the largest probability among grey, white and the rest,
     1 - grey - white, which inside the mask is fluid (CSF). Image, probabilities and mask are enlarged (bilinear) before

@@ -49,7 +49,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 RECIPE = """
 data: {{kind: folder, root: {root}, batch_size: 2, augment: {{mirror: true, scale: [0.8, 1.25], crop: [48, 64]}}}}
-model: {{backbone: small, dropout: 0.2}}
+model: {{backbone: small_batchnorm, dropout: 0.2}}
 optimizer: {{name: adamw, weight_decay: 0.01, schedule: poly}}
 stages: {{stride: [32, 16], epochs: [2, 2], lr: [0.003, 0.003]}}
 trainer: {{run_dir: {run_dir}, seed: 3}}

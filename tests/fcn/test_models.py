@@ -124,7 +124,7 @@ def test_equals_plain_pytorch(stride: int, pad: str, size: tuple[int, int]) -> N
 
 @pytest.mark.parametrize("stride", [32, 16, 8])
 @pytest.mark.parametrize("pad", ["official", "same"])
-@pytest.mark.parametrize("backbone", ["narrow", "small"])
+@pytest.mark.parametrize("backbone", ["narrow", "small", "small_batchnorm"])
 def test_any_size_in_same_size_out(backbone: str, pad: str, stride: int) -> None:
     model = random_model(backbone=backbone, stride=stride, pad=pad, in_channels=1).eval()
     for height, width in ((1, 1), (1, 40), (31, 2), (33, 65)):
@@ -241,9 +241,26 @@ def test_small_is_small() -> None:
     assert 200_000 < sum(p.numel() for p in model.parameters()) < 300_000
 
 
+def test_batch_norm_follows_every_convolution_of_the_blocks() -> None:
+    model = build_model(ModelConfig("small_batchnorm", 8))
+    norms = [name for name, module in model.backbone.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms == [f"{layer.name}_norm" for layer in model.backbone.layers if layer.name.startswith("conv")]
+    # One image of 32 pixels leaves fc6 and fc7 a single cell, of which no statistics could be made.
+    loss = model.train().scores(torch.randn(1, 3, 32, 32)).loss(torch.zeros(1, 32, 32).long())
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_maps_are_channels_last(in_channels: int) -> None:
+    features = build_model(ModelConfig("small", 8, in_channels=in_channels)).backbone(
+        torch.randn(2, in_channels, 64, 64)
+    )
+    assert all(map_.is_contiguous(memory_format=torch.channels_last) for map_ in features.values())
+
+
 def test_initial_values() -> None:
     torch.manual_seed(0)
-    model = build_model(ModelConfig("small", 8))
+    model = build_model(ModelConfig("small_batchnorm", 8))
     for name, parameter in model.named_parameters():
         if name.startswith("score") or name.endswith("bias"):
             assert parameter.abs().max() == 0, name
@@ -265,11 +282,11 @@ def test_describe() -> None:
         16,
         1,
     )
-    model = build_model(ModelConfig("small"))
+    model = build_model(ModelConfig("small_batchnorm"))
     assert sum(row.parameters for row in describe(model)) == sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize("backbone", ["narrow", "small"])
+@pytest.mark.parametrize("backbone", ["narrow", "small", "small_batchnorm"])
 def test_parameter_groups(backbone: str) -> None:
     model = random_model(backbone=backbone)
     model.score_fr.weight.requires_grad_(False)
@@ -279,7 +296,7 @@ def test_parameter_groups(backbone: str) -> None:
     assert {name: (group["lr"], group["weight_decay"]) for name, group in groups.items()} == {
         "weights": (0.1, 5e-4),
         "biases": (0.2, 0.0),
-        **({"scales": (0.1, 0.0)} if backbone == "small" else {}),
+        **({"scales": (0.1, 0.0)} if backbone == "small_batchnorm" else {}),
     }
     assert {id(p) for p in groups["biases"]["params"]} == {
         id(p) for name, p in model.named_parameters() if name.endswith("bias")
@@ -341,11 +358,12 @@ def test_scores_options_reach_the_loss() -> None:
     torch.testing.assert_close(actual, expected.sum(), rtol=1e-4, atol=1e-4)
 
 
-def test_small_learns_from_scratch() -> None:
-    """A disk on a noisy ground, 60 steps: a few seconds."""
+@pytest.mark.parametrize("backbone", ["small", "small_batchnorm"])
+def test_small_learns_from_scratch(backbone: str) -> None:
+    """A disk on a noisy ground, 100 steps: a few seconds."""
     torch.manual_seed(0)
     rows, columns = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
-    model = build_model(ModelConfig("small", 8, 2, in_channels=1, dropout=0.0))
+    model = build_model(ModelConfig(backbone, 8, 2, in_channels=1, dropout=0.0))
     optimizer = torch.optim.AdamW(parameter_groups(model, 3e-3, 1e-4))
 
     def batch() -> tuple[Tensor, Tensor]:
@@ -353,7 +371,7 @@ def test_small_learns_from_scratch() -> None:
         target = ((rows - centers[:, 0]) ** 2 + (columns - centers[:, 1]) ** 2 < 144).long()
         return target[:, None] + 0.5 * torch.randn(4, 1, 64, 64), target
 
-    for _ in range(60):
+    for _ in range(100):
         images, target = batch()
         optimizer.zero_grad()
         model.scores(images).loss(target).backward()  # type: ignore[no-untyped-call]

@@ -51,7 +51,15 @@ def saved(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("options", [{}, {"pad": "official", "stride": 32}, {"backbone": "small", "stride": 8}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"pad": "official", "stride": 32},
+        {"backbone": "small", "stride": 8},
+        {"backbone": "small_batchnorm", "stride": 8},
+    ],
+)
 def test_round_trip(tmp_path: Path, options: dict[str, Any]) -> None:
     model = random_model(**options, dropout=0.25).eval()
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -67,6 +75,13 @@ def test_round_trip(tmp_path: Path, options: dict[str, Any]) -> None:
     images = torch.randn(1, 3, 40, 33)
     torch.testing.assert_close(loaded.model(images), model(images), rtol=1e-4, atol=1e-4)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_equal_networks_give_equal_files(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{index}.safetensors" for index in range(8)]
+    for path in paths:
+        save(path, random_model(backbone="small_batchnorm"), extra={"b": "1", "a": "2"})
+    assert len({path.read_bytes() for path in paths}) == 1
 
 
 def test_failed_save_keeps_the_old_file(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,12 +140,12 @@ def test_foreign_files(saved: Path) -> None:
 
 
 def rewrite(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    save_file(tensors, path, metadata={"format": weights_module.FORMAT, "fcn": json.dumps(header)})
+    save_file(tensors, path, metadata={weights_module.METADATA_KEY: json.dumps(header)})
 
 
 def contents(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     metadata, tensors = weights_module._read_safetensors(path)
-    return tensors, json.loads(metadata["fcn"])
+    return tensors, json.loads(metadata[weights_module.METADATA_KEY])
 
 
 def test_every_tensor_that_does_not_fit_is_named(saved: Path) -> None:
@@ -161,6 +176,7 @@ def test_every_tensor_that_does_not_fit_is_named(saved: Path) -> None:
         {"preprocessing": None},
         {"preprocessing": {"mean": [0], "std": [0], "channel_order": "gray", "scale": 1}},
         {"extra": []},
+        {"format": "fcn-weights-0"},
     ],
 )
 def test_damaged_header(saved: Path, change: dict[str, Any]) -> None:
