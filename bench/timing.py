@@ -53,8 +53,8 @@ class CpuClock:
 class CudaClock:
     def __init__(self) -> None:
         self.buffer = torch.zeros(2**26, device="cuda")
-        self.start: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        self.end: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        self.start: Any = torch.cuda.Event(enable_timing=True)
+        self.end: Any = torch.cuda.Event(enable_timing=True)
 
     def evict(self) -> None:
         # Also gives the processor time to queue the call, so that its launch is not timed.
@@ -75,7 +75,7 @@ def clock(device: torch.device) -> CpuClock | CudaClock:
 
 def graphed(call: Call) -> Call | None:
     """The call as a CUDA graph (no launch cost: what short kernels take), or None where it cannot be captured."""
-    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()  # type: ignore[no-untyped-call]
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
     try:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

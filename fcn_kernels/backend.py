@@ -27,7 +27,10 @@ def _load_extension(name: str) -> tuple[ModuleType | None, str]:
         return importlib.import_module(f"fcn_kernels.{name}"), ""
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError):
-            return None, f"fcn_kernels.{name} was not built (run `pip install -e .`; FCN_KERNELS_* variables are in the README)"
+            return (
+                None,
+                f"fcn_kernels.{name} was not built (run `pip install -e .`; FCN_KERNELS_* variables are in the README)",
+            )
         return None, f"fcn_kernels.{name} does not load: {error}"
 
 
@@ -92,7 +95,7 @@ def implementation(operator: str, backend: str) -> Any:
     return importlib.import_module(f"fcn_kernels.ops.{operator}.{backend}")
 
 
-_library = torch.library.Library("fcn_kernels", "DEF")
+_library: Any = torch.library.Library("fcn_kernels", "DEF")
 
 
 def define_op(name: str, signature: str, run: Callable[..., Any], fake: Callable[..., Any]) -> Any:

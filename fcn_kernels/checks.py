@@ -32,16 +32,28 @@ def check_same(operator: str, argument: str, given: Tensor, other: str, x: Tenso
     if not isinstance(given, Tensor):
         raise TypeError(f"{operator}: {argument} must be a Tensor, got {type(given).__name__}")
     if given.device != x.device:
-        raise ValueError(f"{operator}: {argument} is on {given.device} and {other} on {x.device}; put them on one device")
+        raise ValueError(
+            f"{operator}: {argument} is on {given.device} and {other} on {x.device}; put them on one device"
+        )
     if dtype and given.dtype != x.dtype:
         raise TypeError(f"{operator}: {argument} must have the dtype of {other}, {x.dtype}; got {given.dtype}")
+
+
+def check_pair(operator: str, argument: str, value: int | tuple[int, int], least: int) -> tuple[int, int]:
+    """``value`` for (rows, columns), each at least ``least``."""
+    pair = (value, value) if isinstance(value, (int, torch.SymInt)) else tuple(value)
+    if len(pair) != 2 or pair[0] < least or pair[1] < least:
+        raise ValueError(f"{operator}: {argument} must be a number of at least {least}, or two, got {value}")
+    return pair[0], pair[1]
 
 
 def check_skip(operator: str, skip: Tensor, x: Tensor, size: tuple[int, int] | None) -> None:
     """``skip`` can be added to what an operator makes of ``x``, and is of ``size`` where that is given."""
     check_same(operator, "skip", skip, "x", x, dtype=True)
     if skip.dim() != 4 or skip.shape[0] != x.shape[0] or skip.shape[1] != x.shape[1]:
-        raise ValueError(f"{operator}: skip must be [N, C, H, W] with N, C = {tuple(x.shape[:2])}, got {tuple(skip.shape)}")
+        raise ValueError(
+            f"{operator}: skip must be [N, C, H, W] with N, C = {tuple(x.shape[:2])}, got {tuple(skip.shape)}"
+        )
     if size is not None and tuple(size) != tuple(skip.shape[2:]):
         raise ValueError(f"{operator}: size is {tuple(size)} and skip has {tuple(skip.shape[2:])}")
 
@@ -81,14 +93,17 @@ def check_loss_arguments(
     if weight is not None:
         check_same(operator, "weight", weight, "the scores", x, dtype=False)
         if weight.shape != (x.shape[1],):
-            raise ValueError(f"{operator}: weight must have shape [{x.shape[1]}], one per class, got {tuple(weight.shape)}")
+            raise ValueError(
+                f"{operator}: weight must have shape [{x.shape[1]}], one per class, got {tuple(weight.shape)}"
+            )
         if not weight.dtype.is_floating_point:
             raise TypeError(f"{operator}: weight must be floating point, got {weight.dtype}")
     if pixel_weight is not None:
         check_same(operator, "pixel_weight", pixel_weight, "the scores", x, dtype=False)
         if pixel_weight.shape != target.shape:
             raise ValueError(
-                f"{operator}: pixel_weight must have the shape of target, {tuple(target.shape)}, got {tuple(pixel_weight.shape)}"
+                f"{operator}: pixel_weight must have the shape of target, {tuple(target.shape)}, "
+                f"got {tuple(pixel_weight.shape)}"
             )
         if not pixel_weight.dtype.is_floating_point:
             raise TypeError(f"{operator}: pixel_weight must be floating point, got {pixel_weight.dtype}")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from .backend import CPU_EXTENSION as C
+from . import backend
+
+# The CPU module. Kernels are launched only after ``backend.choose`` has made sure that it is there.
+C: Any = backend.CPU_EXTENSION
 
 _DTYPE_CODES = {
     torch.float32: 0,
@@ -28,6 +33,3 @@ def pointer(x: Tensor) -> Pointer:
 
 def optional_pointer(x: Tensor | None) -> Pointer | None:
     return None if x is None else pointer(x)
-
-
-__all__ = ["C", "optional_pointer", "pointer"]

@@ -11,8 +11,8 @@ from torch import Tensor
 def first_order_only(operator: str, grad: Tensor, *inputs: Tensor) -> Tensor:
     """``grad`` itself; differentiating it with respect to the ``inputs`` that it was computed from raises.
 
-    ``once_differentiable`` is not enough for a loss: its gradient depends on the scores even where the incoming gradient
-    needs no gradient, and second derivatives would silently lack that part.
+    ``once_differentiable`` is not enough for a loss: its gradient depends on the scores even where the incoming
+    gradient needs no gradient, and second derivatives would silently lack that part.
     """
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return grad
@@ -29,5 +29,6 @@ class _FirstOrderOnly(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> None:
         raise RuntimeError(
-            f"{ctx.operator} has no second derivative; where one is needed, use backend='reference', which is plain PyTorch"
+            f"{ctx.operator} has no second derivative; where one is needed, use backend='reference', which is "
+            "plain PyTorch"
         )

@@ -52,15 +52,21 @@ class CoordMap:
         """
         offset = (reference.shift - self.shift) / self.scale
         if self.scale != reference.scale:
-            raise ValueError(f"no crop aligns maps of strides {self.scale} and {reference.scale}: strides must be equal")
+            raise ValueError(
+                f"no crop aligns maps of strides {self.scale} and {reference.scale}: strides must be equal"
+            )
         if offset.denominator != 1 or offset < 0:
-            raise ValueError(f"no crop aligns these maps: the offset would be {offset}, and it must be a whole number >= 0")
+            raise ValueError(
+                f"no crop aligns these maps: the offset would be {offset}, and it must be a whole number >= 0"
+            )
         return int(offset)
 
 
 @dataclass(frozen=True)
 class BilinearGrid:
-    """Output pixel ``y`` of an axis samples the input at ``(step * y + origin) / denominator``; pairs are (rows, columns).
+    """Output pixel ``y`` of an axis samples the input at ``(step * y + origin) / denominator``.
+
+    Pairs are (rows, columns).
 
     ``border="zeros"``: taps outside the input contribute nothing, as in a transposed convolution.
     ``border="clamp"``: the coordinate is clamped to the input, as in ``F.interpolate``.
@@ -94,9 +100,7 @@ class BilinearGrid:
         return Fraction(self.origin[0], self.denominator[0]), Fraction(self.origin[1], self.denominator[1])
 
     @classmethod
-    def transposed(
-        cls, stride: int, crop: int, size: tuple[int, int], kernel_size: int | None = None
-    ) -> BilinearGrid:
+    def transposed(cls, stride: int, crop: int, size: tuple[int, int], kernel_size: int | None = None) -> BilinearGrid:
         """``conv_transpose2d`` with a bilinear kernel, cropped at offset ``crop`` to ``size`` (FCN's upsampling).
 
         ``kernel_size`` is ``2 * stride - stride % 2`` unless given; ``2 * stride - 1`` in FCN-AlexNet and -GoogLeNet.
@@ -130,7 +134,9 @@ class BilinearGrid:
         return cls((height, width), (2 * h, 2 * w), (h - height, w - width), denominator, "clamp")
 
     @classmethod
-    def from_maps(cls, size: tuple[int, int], rows: CoordMap, columns: CoordMap, border: Border = "zeros") -> BilinearGrid:
+    def from_maps(
+        cls, size: tuple[int, int], rows: CoordMap, columns: CoordMap, border: Border = "zeros"
+    ) -> BilinearGrid:
         """From one exact affine map per axis."""
         denominators = []
         for axis in (rows, columns):

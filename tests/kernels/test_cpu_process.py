@@ -60,7 +60,8 @@ def test_after_fork_in_a_data_loader() -> None:
         if __name__ == "__main__":
             torch.set_num_threads(2)
             mine = [Labels()[i] for i in range(4)]
-            workers = list(torch.utils.data.DataLoader(Labels(), num_workers=2, batch_size=None, multiprocessing_context="fork"))
+            loader = torch.utils.data.DataLoader(Labels(), None, num_workers=2, multiprocessing_context="fork")
+            workers = list(loader)
             print(all(torch.equal(a, b) for a, b in zip(mine, workers)))
         """
     )
@@ -84,7 +85,8 @@ def test_only_one_openmp_library_is_loaded() -> None:
         import torch, fcn_kernels
         x = torch.randn(4, 21, 64, 64)
         fcn_kernels.upsample_argmax(x, size=(512, 512))
-        libraries = {line.split()[-1] for line in open("/proc/self/maps") if "omp" in line.rsplit("/", 1)[-1] and ".so" in line}
+        files = {line.split()[-1] for line in open("/proc/self/maps") if ".so" in line}
+        libraries = {file for file in files if "omp" in file.rsplit("/", 1)[-1]}
         print(len(libraries), libraries)
         """
     )

@@ -1,4 +1,5 @@
-"""cross_entropy: every backend against the reference in float64, and against PyTorch's own samples of F.cross_entropy."""
+"""cross_entropy: every backend against the reference in float64, and against PyTorch's own samples of
+F.cross_entropy."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ from fcn_kernels.backend import implementation
 from tests.strategies import assert_as_good_as_torch, assert_fences_hold, fenced, scores, targets
 
 
-def loss_and_grad(x: Tensor, dtype: torch.dtype, backend: str, *args: object, **options: object) -> tuple[Tensor, Tensor]:
+def loss_and_grad(
+    x: Tensor, dtype: torch.dtype, backend: str, *args: object, **options: object
+) -> tuple[Tensor, Tensor]:
     x = x.detach() if x.dtype == dtype else x.detach().to(dtype)
     x.requires_grad_()
     loss = cross_entropy(x, *args, backend=backend, **options)  # type: ignore[arg-type]

@@ -32,9 +32,7 @@ def test_opcheck(backend: str, make: Callable[..., Tensor]) -> None:
     for with_grad in (False, True):
         args = (x, target, torch.rand(3), torch.rand(2, 21, 27), grid, 255, 2, 0.1, with_grad, backend)
         torch.library.opcheck(ops.upsample_cross_entropy.default, args)
-    torch.library.opcheck(
-        ops.upsample_cross_entropy_pixels.default, (x, target, None, None, grid, 255, 0.0, backend)
-    )
+    torch.library.opcheck(ops.upsample_cross_entropy_pixels.default, (x, target, None, None, grid, 255, 0.0, backend))
 
 
 def head(x: Tensor, skip: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,12 +84,13 @@ def test_exports_with_dynamic_sizes() -> None:
     assert torch.equal(program.module()(x, skip), Head()(x, skip))
 
 
-def test_autocast_keeps_half_scores_and_a_float_loss() -> None:
+@pytest.mark.parametrize("which", ["auto", "reference"])
+def test_autocast_keeps_half_scores_and_a_float_loss(which: str) -> None:
     conv = torch.nn.Conv2d(3, 4, 1)
     target = torch.randint(0, 4, (2, 48, 48))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         scores = conv(torch.randn(2, 3, 6, 6))
-        loss = upsample_cross_entropy(scores, target)
+        loss = upsample_cross_entropy(scores, target, backend=which)
     assert scores.dtype == torch.bfloat16
     assert loss.dtype == torch.float32
     loss.backward()
@@ -105,7 +104,7 @@ def test_double_backward_is_refused(backend: str) -> None:
         (upsample_add(x, size=(8, 8), backend=backend) ** 2).sum(),
     ):
         (grad,) = torch.autograd.grad(out, x, create_graph=True)
-        with pytest.raises(RuntimeError, match="once_differentiable|has no second derivative"):
+        with pytest.raises(RuntimeError, match=r"once_differentiable|has no second derivative"):
             grad.sum().backward()
 
 

@@ -25,7 +25,9 @@ def test_forward_and_backward(backend: str, data: st.DataObject) -> None:
 
     def run(which: str, dtype: torch.dtype) -> list[torch.Tensor]:
         leaves = [t.detach().to(dtype).requires_grad_() for t in (x, skip) if t is not None]
-        leaves = [leaf if leaf is not t else t.detach().requires_grad_() for leaf, t in zip(leaves, (x, skip), strict=False)]
+        leaves = [
+            leaf if leaf is not t else t.detach().requires_grad_() for leaf, t in zip(leaves, (x, skip), strict=False)
+        ]
         out = upsample_add(*leaves, grid=grid, backend=which)
         return [out.detach(), *torch.autograd.grad(out, leaves, upstream.to(dtype))]
 
@@ -74,12 +76,17 @@ def test_gradcheck(backend: str) -> None:
     skip = torch.randn(1, 2, 9, 11, dtype=torch.float64, requires_grad=True)
     for grid in (None, BilinearGrid.transposed(4, 3, (9, 11)), BilinearGrid.interpolate((3, 4), (9, 11), True)):
         for which in (backend, "reference"):
-            assert torch.autograd.gradcheck(lambda a, b, g=grid, w=which: upsample_add(a, b, grid=g, backend=w), (x, skip))
+            assert torch.autograd.gradcheck(
+                lambda a, b, g=grid, w=which: upsample_add(a, b, grid=g, backend=w), (x, skip)
+            )
 
 
 def test_every_instruction_set_agrees(isa: str) -> None:
     for size in ((70, 70), (68, 272), (33, 41)):
         x = torch.randn(1, 3, 34, 136)
         torch.testing.assert_close(
-            upsample_add(x, size=size, backend="cpu"), upsample_add(x, size=size, backend="reference"), rtol=1e-5, atol=1e-6
+            upsample_add(x, size=size, backend="cpu"),
+            upsample_add(x, size=size, backend="reference"),
+            rtol=1e-5,
+            atol=1e-6,
         )

@@ -27,7 +27,9 @@ def path(request: pytest.FixtureRequest, backend: str) -> Iterator[str]:
     cpu.force_exact = False
 
 
-def loss_and_grad(x: Tensor, dtype: torch.dtype, backend: str, *args: object, **options: object) -> tuple[Tensor, Tensor]:
+def loss_and_grad(
+    x: Tensor, dtype: torch.dtype, backend: str, *args: object, **options: object
+) -> tuple[Tensor, Tensor]:
     x = x.detach() if x.dtype == dtype else x.detach().to(dtype)
     x.requires_grad_()
     loss = upsample_cross_entropy(x, *args, backend=backend, **options)  # type: ignore[arg-type]
@@ -64,8 +66,8 @@ def test_loss_and_gradient(backend: str, path: str, data: st.DataObject) -> None
     assert_as_good_as_torch(ours[0], torchs[0], oracle[0], "loss", spread * pixels_in_sum)
     pixels_per_score = target.numel() / max(1, x.shape[0] * x.shape[2] * x.shape[3])
     scale = pixels_per_score * (1 / max(1, target.numel()) if options["reduction"] == "mean" else 1)
-    if x.dtype == torch.float64:  # the oracle rounds as well: probabilities are off by the rounding of scores
-        scale *= max(1.0, spread)
+    # A probability changes by as much as the scores' differences do when they are rounded.
+    scale *= max(1.0, spread / 8)
     assert ours[1].dtype == x.dtype
     assert_as_good_as_torch(ours[1], torchs[1], oracle[1], "gradient", scale)
 
@@ -93,7 +95,14 @@ def test_gradcheck(backend: str, path: str) -> None:
             for reduction in ("mean", "sum", "none"):
                 assert torch.autograd.gradcheck(
                     lambda a, g=grid, w=which, r=reduction: upsample_cross_entropy(
-                        a, target, weight, grid=g, pixel_weight=pixel_weight, reduction=r, label_smoothing=0.2, backend=w
+                        a,
+                        target,
+                        weight,
+                        grid=g,
+                        pixel_weight=pixel_weight,
+                        reduction=r,
+                        label_smoothing=0.2,
+                        backend=w,
                     ),
                     (x,),
                 )
@@ -110,7 +119,9 @@ def test_all_ignored_is_zero_and_not_nan(backend: str) -> None:
 
 
 def test_one_class_has_no_loss(backend: str, path: str) -> None:
-    loss, grad = loss_and_grad(torch.randn(1, 1, 5, 5) * 50, torch.float32, backend, torch.zeros(1, 40, 40, dtype=torch.uint8))
+    loss, grad = loss_and_grad(
+        torch.randn(1, 1, 5, 5) * 50, torch.float32, backend, torch.zeros(1, 40, 40, dtype=torch.uint8)
+    )
     assert abs(float(loss)) < 1e-6
     assert float(grad.abs().max()) < 1e-7
 
@@ -198,5 +209,7 @@ def test_label_out_of_range_is_named(backend: str) -> None:
         pytest.skip("a GPU answers with NaN instead: reading the position back would synchronize")
     x, target = torch.randn(2, 3, 4, 4), torch.zeros(2, 32, 32, dtype=torch.int16)
     target[1, 7, 20], target[1, 9, 2] = 3, -5
-    with pytest.raises(ValueError, match=r"target\[1, 7, 20\] is 3; labels must lie in \[0, 3\) or be ignore_index = -100"):
+    with pytest.raises(
+        ValueError, match=r"target\[1, 7, 20\] is 3; labels must lie in \[0, 3\) or be ignore_index = -100"
+    ):
         upsample_cross_entropy(x, target)

@@ -26,9 +26,9 @@ def cross_entropy(
 ) -> Tensor:
     """Softmax cross-entropy over dim 1, for maps of logits with few classes.
 
-    Replaces ``F.cross_entropy(logits, target, weight, ...)``, with a weight for each pixel besides. Reads the logits once
-    and, where a gradient is needed, writes it in the same pass: no log-probabilities are stored. (Where logits come from
-    upsampling, ``upsample_cross_entropy`` needs no logits at all.)
+    Replaces ``F.cross_entropy(logits, target, weight, ...)``, with a weight for each pixel besides. Reads the logits
+    once and, where a gradient is needed, writes it in the same pass: no log-probabilities are stored. (Where logits
+    come from upsampling, ``upsample_cross_entropy`` needs no logits at all.)
 
     Args:
         logits: ``[N, C, H, W]``, float32, bfloat16, float16 or float64, contiguous or channels_last.
@@ -36,15 +36,15 @@ def cross_entropy(
         weight: ``[C]``, a weight for each class.
         pixel_weight: ``[N, H, W]``, a weight for each pixel; 0 leaves it out.
         ignore_index: pixels with this label count nowhere.
-        reduction: ``"mean"`` divides by the sum of class weight x pixel weight over counted pixels; ``"sum"``; ``"none"``
-            gives ``[N, H, W]``.
+        reduction: ``"mean"`` divides by the sum of class weight x pixel weight over counted pixels; ``"sum"``;
+            ``"none"`` gives ``[N, H, W]``.
         label_smoothing: in [0, 1].
         backend: ``"reference"``, ``"cpu"``, ... or None for the default (``use_backend``).
 
     Returns the loss in float32 (float64 for float64 logits). Where no pixel counts, ``"mean"`` is 0 with zero gradient
-    (``F.cross_entropy`` gives NaN). Differentiable once, in ``logits``. A label out of range raises ``ValueError`` on a CPU
-    and makes the loss NaN on a GPU (see ``check_target``). Class probabilities as targets are not supported. Raises
-    ``ValueError`` or ``TypeError`` naming the argument that is wrong.
+    (``F.cross_entropy`` gives NaN). Differentiable once, in ``logits``. A label out of range raises ``ValueError``
+    on a CPU and makes the loss NaN on a GPU (see ``check_target``). Class probabilities as targets are not supported.
+    Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong.
     """
     check_scores("cross_entropy", "logits", logits)
     check_loss_arguments("cross_entropy", logits, target, weight, pixel_weight, reduction, label_smoothing)
@@ -76,7 +76,15 @@ class _ReducedLoss(torch.autograd.Function):
         backend: str,
     ) -> Tensor:
         loss, grad = _forward(
-            logits, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, ctx.needs_input_grad[0], backend
+            logits,
+            target,
+            weight,
+            pixel_weight,
+            ignore_index,
+            reduction,
+            label_smoothing,
+            ctx.needs_input_grad[0],
+            backend,
         )
         ctx.save_for_backward(logits, grad)
         return loss  # type: ignore[no-any-return]
@@ -84,8 +92,8 @@ class _ReducedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         logits, grad = ctx.saved_tensors
-        # The usual incoming gradient is 1, and a pass over the full-resolution gradient is worth a look at it. A look is
-        # free on a CPU only: elsewhere it would wait for the device.
+        # The usual incoming gradient is 1, and a pass over the full-resolution gradient is worth a look at it. A look
+        # is free on a CPU only: elsewhere it would wait for the device.
         one = grad_loss.device.type == "cpu" and not torch.compiler.is_compiling() and bool(grad_loss == 1)
         grad_logits = grad if one else grad * grad_loss.to(grad.dtype)
         return first_order_only("cross_entropy", grad_logits, logits, grad_loss), *(None,) * 7

@@ -28,10 +28,17 @@ def cross_entropy(
     weight = None if weight is None else weight.detach().to(sums).contiguous()
     pixel_weight = None if pixel_weight is None else pixel_weight.detach().to(sums)
     total, bad_pixel = C.cross_entropy(
-        pointer(logits), pointer(target), optional_pointer(weight), optional_pointer(pixel_weight), optional_pointer(grad),
-        pointer(loss) if reduction == "none" else None, ignore_index, reduction == "mean", label_smoothing,
+        pointer(logits),
+        pointer(target),
+        optional_pointer(weight),
+        optional_pointer(pixel_weight),
+        optional_pointer(grad),
+        pointer(loss) if reduction == "none" else None,
+        ignore_index,
+        reduction == "mean",
+        label_smoothing,
         torch.get_num_threads(),
-    )  # fmt: skip
+    )
     if bad_pixel >= 0:
         height, width = target.shape[1:]
         position = (bad_pixel // (height * width), bad_pixel // width % height, bad_pixel % width)

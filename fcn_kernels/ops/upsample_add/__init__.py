@@ -26,7 +26,8 @@ def upsample_add(
     """Bilinear upsampling of ``x``, plus ``skip``, in one pass (FCN's fusion of streams; CVPR 2015, section 4.2).
 
     Replaces ``F.interpolate(x, size, mode="bilinear") + skip`` or, with ``grid = BilinearGrid.transposed(...)``,
-    ``conv_transpose2d`` with a fixed bilinear filter, a crop, and ``+ skip``. The upsampled map is not written on its own.
+    ``conv_transpose2d`` with a fixed bilinear filter, a crop, and ``+ skip``. The upsampled map is not
+    written on its own.
 
     Args:
         x: ``[N, C, h, w]``, float32, bfloat16, float16 or float64, contiguous or channels_last.

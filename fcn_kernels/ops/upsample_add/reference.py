@@ -8,8 +8,10 @@ from torch import Tensor
 from ...grid import BilinearGrid
 
 
-def interpolation_matrix(grid: BilinearGrid, axis: int, input_size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """``[output size, input size]``: the weight ``max(0, 1 - |u - i|)`` of input pixel i in output pixel y of one axis."""
+def interpolation_matrix(
+    grid: BilinearGrid, axis: int, input_size: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Weight ``max(0, 1 - |u - i|)`` of input pixel i in output pixel y along one axis: ``[outputs, inputs]``."""
     y = torch.arange(grid.size[axis], device=device)
     u = (grid.step[axis] * y + grid.origin[axis]).double() / grid.denominator[axis]
     if grid.border == "clamp":
@@ -23,7 +25,8 @@ def upsample(x: Tensor, grid: BilinearGrid) -> Tensor:
     x = x.double() if x.dtype == torch.float64 else x.float()
     rows = interpolation_matrix(grid, 0, x.shape[2], x.dtype, x.device)
     columns = interpolation_matrix(grid, 1, x.shape[3], x.dtype, x.device)
-    return rows @ x @ columns.T
+    with torch.autocast(x.device.type, enabled=False):  # which would sum in half precision
+        return rows @ x @ columns.T
 
 
 def upsample_add(x: Tensor, skip: Tensor | None, grid: BilinearGrid) -> Tensor:

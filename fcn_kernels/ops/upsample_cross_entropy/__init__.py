@@ -28,8 +28,8 @@ def upsample_cross_entropy(
 ) -> Tensor:
     """Per-pixel softmax cross-entropy of upsampled scores, without the upsampled scores.
 
-    Replaces ``F.cross_entropy(F.interpolate(x, target.shape[1:], mode="bilinear"), target, ...)``. The forward pass makes
-    the gradient of ``x`` as well when one is needed. Memory: a few times ``x``; nothing of size C x H x W exists.
+    Replaces ``F.cross_entropy(F.interpolate(x, target.shape[1:], mode="bilinear"), target, ...)``. The forward pass
+    makes the gradient of ``x`` as well when one is needed. Memory: a few times ``x``; nothing of size C x H x W exists.
 
     Args:
         x: coarse scores ``[N, C, h, w]``, float32, bfloat16, float16 or float64, contiguous or channels_last.
@@ -38,14 +38,14 @@ def upsample_cross_entropy(
         grid: where pixels sample ``x``; ``F.interpolate(align_corners=False)`` to the size of ``target`` if None.
         pixel_weight: ``[N, H, W]``, a weight for each pixel (0 leaves it out): loss sampling (CVPR 2015, section 4.4).
         ignore_index: pixels with this label count nowhere.
-        reduction: ``"mean"`` divides by the sum of class weight x pixel weight over counted pixels; ``"sum"``; ``"none"``
-            gives ``[N, H, W]``.
+        reduction: ``"mean"`` divides by the sum of class weight x pixel weight over counted pixels; ``"sum"``;
+            ``"none"`` gives ``[N, H, W]``.
         label_smoothing: in [0, 1], as in ``F.cross_entropy``.
         backend: ``"reference"``, ``"cpu"``, ... or None for the default (``use_backend``).
 
     Returns the loss in float32 (float64 for float64 scores). Where no pixel counts, ``"mean"`` is 0 with zero gradient
-    (``F.cross_entropy`` gives NaN). Differentiable once, in ``x``; the gradient is summed in float32 and repeats bit for
-    bit. A label out of range raises ``ValueError`` on a CPU and makes the loss NaN on a GPU (see ``check_target``).
+    (``F.cross_entropy`` gives NaN). Differentiable once, in ``x``; the gradient is summed in float32 and repeats bit
+    for bit. A label out of range raises ``ValueError`` on a CPU and makes the loss NaN on a GPU (see ``check_target``).
     Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong.
     """
     check_scores("upsample_cross_entropy", "x", x)

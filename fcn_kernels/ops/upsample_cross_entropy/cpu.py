@@ -68,9 +68,18 @@ def _launch(
     weight = None if weight is None else weight.detach().to(sums).contiguous()
     pixel_weight = None if pixel_weight is None else pixel_weight.detach().to(sums)
     total, weight_sum, bad_pixel, _, _ = C.upsample_cross_entropy(
-        pointer(x), pointer(target), optional_pointer(weight), optional_pointer(pixel_weight), optional_pointer(grad),
-        optional_pointer(pixel_loss), grid, ignore_index, label_smoothing, force_exact, torch.get_num_threads(),
-    )  # fmt: skip
+        pointer(x),
+        pointer(target),
+        optional_pointer(weight),
+        optional_pointer(pixel_weight),
+        optional_pointer(grad),
+        optional_pointer(pixel_loss),
+        grid,
+        ignore_index,
+        label_smoothing,
+        force_exact,
+        torch.get_num_threads(),
+    )
     if bad_pixel >= 0:
         height, width = target.shape[1:]
         position = (bad_pixel // (height * width), bad_pixel // width % height, bad_pixel % width)
