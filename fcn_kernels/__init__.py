@@ -2,9 +2,11 @@
 
 from .backend import use_backend
 from .checks import check_target
+from .filters import bilinear_kernel, rarefy
 from .grid import BilinearGrid, CoordMap
 from .ops.conv_transpose_add import conv_transpose_add
 from .ops.cross_entropy import cross_entropy
+from .ops.dilated_conv2d import dilated_conv2d
 from .ops.upsample_add import upsample_add
 from .ops.upsample_argmax import upsample_argmax
 from .ops.upsample_cross_entropy import upsample_cross_entropy
@@ -14,9 +16,12 @@ __version__ = "0.1.0"
 __all__ = [
     "BilinearGrid",
     "CoordMap",
+    "bilinear_kernel",
     "check_target",
     "conv_transpose_add",
     "cross_entropy",
+    "dilated_conv2d",
+    "rarefy",
     "upsample_add",
     "upsample_argmax",
     "upsample_cross_entropy",

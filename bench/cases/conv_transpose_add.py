@@ -56,7 +56,7 @@ def build(
         return baselines.with_gradient(add(x64, weight64, skip64), x64, weight64, skip64, grad=grad)
 
     def ours(backend: str) -> Outputs:
-        y = fcn_kernels.conv_transpose_add(x, weight, skip, stride=stride, crop=crop, backend=backend)  # type: ignore[attr-defined]
+        y = fcn_kernels.conv_transpose_add(x, weight, skip, stride=stride, crop=crop, backend=backend)
         return run(y, x, skip)
 
     compiled = baselines.compiled(add)

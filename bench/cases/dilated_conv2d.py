@@ -34,7 +34,7 @@ def build(device: torch.device, *, dilation: int, dtype: torch.dtype) -> Problem
         return (F.conv2d(x, weight, bias, padding=dilation, dilation=dilation).relu_(),)
 
     def ours(backend: str) -> Outputs:
-        y = fcn_kernels.dilated_conv2d(  # type: ignore[attr-defined]
+        y = fcn_kernels.dilated_conv2d(
             x_last, weight_last, bias, dilation=dilation, padding=dilation, relu=True, backend=backend
         )
         return (y,)

@@ -7,11 +7,27 @@ import re
 import pytest
 import torch
 
-from fcn_kernels import BilinearGrid, check_target, upsample_add, upsample_argmax, upsample_cross_entropy, use_backend
+from fcn_kernels import (
+    BilinearGrid,
+    check_target,
+    conv_transpose_add,
+    dilated_conv2d,
+    upsample_add,
+    upsample_argmax,
+    upsample_cross_entropy,
+    use_backend,
+)
 from fcn_kernels.backend import BACKENDS, why_not
 
 X = torch.randn(2, 3, 4, 5)
 TARGET = torch.zeros(2, 8, 10, dtype=torch.int64)
+W = torch.randn(3, 1, 4, 4)
+
+
+def deconv(
+    weight: torch.Tensor, skip: torch.Tensor | None = None, *, stride: int = 2, **options: object
+) -> torch.Tensor:
+    return conv_transpose_add(X, weight, skip, stride=stride, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -28,6 +44,29 @@ TARGET = torch.zeros(2, 8, 10, dtype=torch.int64)
             lambda: upsample_add(X, X, grid=BilinearGrid.transposed(2, 0, (8, 10))),
             ValueError,
             "grid makes (8, 10) pixels, and skip wants (4, 5)",
+        ),
+        (lambda: deconv(W[:2]), ValueError, "conv_transpose_add: weight must be [C, 1, k, k] with C = 3, got shape (2, 1, 4, 4)"),
+        (lambda: deconv(W[..., :3]), ValueError, "weight must be [C, 1, k, k] with C = 3, got shape (3, 1, 4, 3)"),
+        (lambda: deconv(W.half()), TypeError, "weight must have the dtype of x, torch.float32; got torch.float16"),
+        (lambda: deconv(W, X[:1]), ValueError, "conv_transpose_add: skip must be [N, C, H, W] with N, C = (2, 3), got (1, 3"),
+        (lambda: deconv(W, X, size=(8, 8)), ValueError, "conv_transpose_add: size is (8, 8) and skip has (4, 5)"),
+        (lambda: deconv(W, stride=0), ValueError, "conv_transpose_add: stride must be at least 1, got 0"),
+        (lambda: deconv(W, crop=-1), ValueError, "conv_transpose_add: crop must not be negative, got -1"),
+        (
+            lambda: deconv(W, crop=3, size=(8, 9)),
+            ValueError,
+            "at least 1 within the (10, 12) pixels that x feeds, less the crop of 3; got (8, 9)",
+        ),
+        (lambda: deconv(W, crop=10), ValueError, "less the crop of 10; got (0, 2)"),
+        (lambda: dilated_conv2d(X, W), ValueError, "dilated_conv2d: weight must be [O, 3, k, l], got shape (3, 1, 4, 4)"),
+        (lambda: dilated_conv2d(X, X, torch.ones(3)), ValueError, "bias must have shape [2], one per filter, got (3,)"),
+        (lambda: dilated_conv2d(X, X.double()), TypeError, "weight must have the dtype of x, torch.float32; got torch.float64"),
+        (lambda: dilated_conv2d(X, X, dilation=0), ValueError, "dilation must be a number of at least 1, or two, got 0"),
+        (lambda: dilated_conv2d(X, X, padding=(1, 2, 3)), ValueError, "padding must be a number of at least 0, or two, got (1"),
+        (
+            lambda: dilated_conv2d(X, X, dilation=(2, 1), padding=(1, 0)),
+            ValueError,
+            "the filter spans (7, 5) pixels with dilation (2, 1), and the input has only (6, 5) with padding (1, 0)",
         ),
         (lambda: upsample_argmax(X, size=(8,)), ValueError, "upsample_argmax: size must be (height, width), got (8,)"),
         (lambda: upsample_argmax(X, grid=(8, 8)), TypeError, "grid must be a BilinearGrid, got tuple"),

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 import fcn_kernels
-from fcn_kernels import BilinearGrid, upsample_add, upsample_argmax, upsample_cross_entropy
+from fcn_kernels import BilinearGrid, conv_transpose_add, upsample_add, upsample_argmax, upsample_cross_entropy
+from fcn_kernels.nn import ConvTransposeAdd, DilatedConv2d
 
 GRID = BilinearGrid.transposed(4, 3, (21, 27))
 
@@ -27,6 +28,13 @@ def test_opcheck(backend: str, make: Callable[..., Tensor]) -> None:
     torch.library.opcheck(ops.upsample_add.default, (x, skip, grid, backend))
     torch.library.opcheck(ops.upsample_add.default, (x, None, grid, backend))
     torch.library.opcheck(ops.upsample_add_backward.default, (skip, [6, 7], grid, "channels_last", backend))
+    weight = torch.randn(3, 1, 8, 8)
+    for added in (skip, None):
+        torch.library.opcheck(ops.conv_transpose_add.default, (x, weight, added, 4, 3, [21, 27], backend))
+    for layout in ("contiguous", "channels_last"):
+        args = (skip, weight, [6, 7], layout, 4, 3, backend)
+        torch.library.opcheck(ops.conv_transpose_add_backward_x.default, args)
+    torch.library.opcheck(ops.conv_transpose_add_backward_weight.default, (skip, x, 8, 4, 3, backend))
     for confidence in (False, True):
         torch.library.opcheck(ops.upsample_argmax.default, (x, grid, confidence, backend))
     for with_grad in (False, True):
@@ -56,6 +64,24 @@ def test_compiles_whole_with_dynamic_sizes() -> None:
             assert torch.equal(labels, want_labels)
             grads = torch.autograd.grad(head(x, skip, target)[0], (x, skip))
             torch.testing.assert_close((x.grad, skip.grad), grads)
+
+
+def test_learned_layers_compile_whole_with_dynamic_sizes() -> None:
+    torch._dynamo.reset()
+    conv, deconv = DilatedConv2d(3, 4, 3, dilation=2, padding=2, relu=True), ConvTransposeAdd(4, 4, 2, crop=1)
+    parameters = [*conv.parameters(), *deconv.parameters()]
+
+    def layers(x: Tensor, skip: Tensor) -> Tensor:
+        return deconv(conv(x), skip).square().sum()  # type: ignore[no-any-return]
+
+    compiled = torch.compile(layers, fullgraph=True, dynamic=True, backend="aot_eager")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for h, w in ((5, 7), (6, 9), (8, 4)):
+            x, skip = torch.randn(2, 3, h, w), torch.randn(2, 4, 2 * h, 2 * w)
+            got, want = compiled(x, skip), layers(x, skip)
+            torch.testing.assert_close(got, want)
+            grads = [torch.autograd.grad(loss, parameters) for loss in (got, want)]
+            torch.testing.assert_close(*grads)
 
 
 def test_compiles_with_a_grid() -> None:
@@ -102,6 +128,7 @@ def test_double_backward_is_refused(backend: str) -> None:
     for out in (
         upsample_cross_entropy(x, torch.zeros(1, 32, 32, dtype=torch.int64), backend=backend),
         (upsample_add(x, size=(8, 8), backend=backend) ** 2).sum(),
+        conv_transpose_add(x, torch.randn(3, 1, 4, 4, requires_grad=True), stride=2, backend=backend).sum(),
     ):
         (grad,) = torch.autograd.grad(out, x, create_graph=True)
         with pytest.raises(RuntimeError, match=r"once_differentiable|has no second derivative"):
@@ -111,11 +138,13 @@ def test_double_backward_is_refused(backend: str) -> None:
 def test_no_input_is_written_to(backend: str) -> None:
     x, skip = torch.randn(1, 3, 4, 4, requires_grad=True), torch.randn(1, 3, 9, 9, requires_grad=True)
     target = torch.randint(0, 3, (1, 32, 32))
-    before = [t.detach().clone() for t in (x, skip, target)]
+    weight = torch.randn(3, 1, 3, 3, requires_grad=True)
+    before = [t.detach().clone() for t in (x, skip, target, weight)]
     upsample_add(x, skip, backend=backend).sum().backward()
+    conv_transpose_add(x, weight, skip, stride=2, backend=backend).sum().backward()
     upsample_cross_entropy(x, target, backend=backend).backward()
     upsample_argmax(x, size=(32, 32), backend=backend)
-    assert all(torch.equal(a, b) for a, b in zip(before, (x, skip, target), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, (x, skip, target, weight), strict=True))
 
 
 def test_public_names() -> None:

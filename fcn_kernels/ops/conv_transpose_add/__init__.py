@@ -27,8 +27,8 @@ def conv_transpose_add(
     """Transposed convolution of each channel, cropped, plus ``skip``, in one pass (FCN's learnable "deconvolution" and
     fusion of streams; CVPR 2015, sections 3.3 and 4.2). ``bilinear_kernel`` gives the filter that FCN starts from.
 
-    Replaces ``F.conv_transpose2d(x, weight, stride=stride, groups=C)[:, :, crop:crop+H, crop:crop+W] + skip``. Only what
-    the crop keeps is computed, and the convolved map is not written on its own.
+    Replaces ``F.conv_transpose2d(x, weight, stride=stride, groups=C)[:, :, crop:crop+H, crop:crop+W] + skip``. Only
+    what the crop keeps is computed, and the convolved map is not written on its own.
 
     Args:
         x: ``[N, C, h, w]``, float32, bfloat16, float16 or float64, contiguous or channels_last.
@@ -41,20 +41,21 @@ def conv_transpose_add(
 
     Returns ``[N, C, H, W]`` in the dtype of ``x`` (sums in float32), in the layout of ``skip``, else of ``x``.
     Differentiable once in ``x``, ``weight`` and ``skip``; gradients repeat bit for bit, whatever the number of threads.
-    Where scores or filters are not finite, up to ``ceil(k / stride)`` pixels around show it. Raises ``ValueError`` or
-    ``TypeError`` naming the argument that is wrong, and where ``crop + size`` passes the ``stride * (h - 1) + k`` pixels
-    that ``x`` feeds.
+    Where scores or filters are not finite, pixels within reach of a filter of ``stride * ceil(k / stride)`` show it.
+    Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong, and where ``crop + size`` passes the
+    ``stride * (h - 1) + k`` pixels that ``x`` feeds.
     """
     check_scores("conv_transpose_add", "x", x)
     check_same("conv_transpose_add", "weight", weight, "x", x, dtype=True)
-    if weight.dim() != 4 or weight.shape[:2] != (x.shape[1], 1) or weight.shape[2] != weight.shape[3] or weight.shape[2] < 1:
+    k = weight.shape[-1] if weight.dim() == 4 else 0
+    if k < 1 or weight.shape != (x.shape[1], 1, k, k):
         raise ValueError(
             f"conv_transpose_add: weight must be [C, 1, k, k] with C = {x.shape[1]}, got shape {tuple(weight.shape)}"
         )
     if skip is not None:
         check_skip("conv_transpose_add", skip, x, size)
         size = (skip.shape[2], skip.shape[3])
-    size = _output_size(x, weight.shape[2], stride, crop, size)
+    size = _output_size(x, k, stride, crop, size)
     backend = choose("conv_transpose_add", backend, x.device.type)
     if backend == "reference":
         return conv_transpose_add_reference(x, weight, skip, stride, crop, size)
