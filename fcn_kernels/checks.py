@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import torch
 from torch import Tensor
 
@@ -122,12 +124,17 @@ def check_target(target: Tensor, classes: int, ignore_index: int = -100) -> None
     label = target.long()
     bad = ((label < 0) | (label >= classes)) & (label != ignore_index)
     if bad.any():
-        position = tuple(bad.nonzero()[0].tolist())
-        raise ValueError(bad_label_message("check_target", int(label[position]), position, classes, ignore_index))
+        raise_bad_label("check_target", target, int(bad.flatten().int().argmax()), classes, ignore_index)
 
 
-def bad_label_message(operator: str, value: int, position: tuple[int, ...], classes: int, ignore_index: int) -> str:
-    return (
-        f"{operator}: target{list(position)} is {value}; labels must lie in [0, {classes}) "
+def raise_bad_label(operator: str, target: Tensor, pixel: int, classes: int, ignore_index: int) -> NoReturn:
+    """``pixel`` is the index of the offending label in ``target`` counted in order, whatever the strides."""
+    position = []
+    for size in reversed(target.shape):
+        position.append(pixel % size)
+        pixel //= size
+    position.reverse()
+    raise ValueError(
+        f"{operator}: target{position} is {int(target[tuple(position)])}; labels must lie in [0, {classes}) "
         f"or be ignore_index = {ignore_index}"
     )

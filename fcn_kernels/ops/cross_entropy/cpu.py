@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...checks import bad_label_message
+from ...checks import raise_bad_label
 from ...extension import C, optional_pointer, pointer
 
 
@@ -40,9 +40,6 @@ def cross_entropy(
         torch.get_num_threads(),
     )
     if bad_pixel >= 0:
-        height, width = target.shape[1:]
-        position = (bad_pixel // (height * width), bad_pixel // width % height, bad_pixel % width)
-        value = int(target[position])
-        raise ValueError(bad_label_message("cross_entropy", value, position, logits.shape[1], ignore_index))
+        raise_bad_label("cross_entropy", target, bad_pixel, logits.shape[1], ignore_index)
     if reduction != "none":
         loss.fill_(total)

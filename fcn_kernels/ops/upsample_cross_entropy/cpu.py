@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...checks import bad_label_message
+from ...checks import raise_bad_label
 from ...extension import C, optional_pointer, pointer
 
 # True makes every block take the exact path (one exponential per pixel and class): for tests and benchmarks.
@@ -81,8 +81,5 @@ def _launch(
         torch.get_num_threads(),
     )
     if bad_pixel >= 0:
-        height, width = target.shape[1:]
-        position = (bad_pixel // (height * width), bad_pixel // width % height, bad_pixel % width)
-        value = int(target[position])
-        raise ValueError(bad_label_message("upsample_cross_entropy", value, position, x.shape[1], ignore_index))
+        raise_bad_label("upsample_cross_entropy", target, bad_pixel, x.shape[1], ignore_index)
     return total, weight_sum
