@@ -42,7 +42,7 @@ class VGG(nn.Module):
 
     Parameters are named as published (``conv1_1.weight``, ..., ``fc7.bias``) and He-initialized. With ``batch_norm``, a
     batch normalization follows each convolution but fc6 and fc7, whose maps may be a single cell. Maps are kept in
-    channels_last, whatever the images are: on a CPU, ``small`` trains in two thirds of the time and labels in half.
+    channels_last, whatever the images are: on a CPU, ``small`` trains in about two thirds of the time, labels in less than half.
     """
 
     taps = ("fc7", "pool4", "pool3")
@@ -122,5 +122,9 @@ def small(pad: str, in_channels: int, dropout: float, *, batch_norm: bool = Fals
 
 
 def small_batchnorm(pad: str, in_channels: int, dropout: float) -> VGG:
-    """``small`` with batch normalization, which of the two is better depends on the data."""
+    """``small`` with batch normalization: better on CamVid, worse on the demo's slices.
+
+    Measured with an earlier, larger trunk (two convolutions in block 1): four epochs of FCN-8s on the demo's slices
+    gave a validation mean IU of 0.68 with it and 0.82 without, five epochs on CamVid a test mean IU of 0.35 and 0.22.
+    """
     return small(pad, in_channels, dropout, batch_norm=True)

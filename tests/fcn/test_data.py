@@ -255,7 +255,7 @@ def test_mri_labels_follow_brightness() -> None:
     data = mri("val")
     image = np.stack([sample["image"] for sample in data.samples])
     target = np.stack([sample["target"] for sample in data.samples])
-    assert image.shape == target.shape == (16, 480, 480)
+    assert image.shape == target.shape == (16, 800, 800)
     background, fluid, grey, white = (image[target == index].mean() for index in range(4))
     assert background < 2 < fluid < grey < white
     assert (target > 0).mean() > 0.2

@@ -247,7 +247,7 @@ def test_batch_norm_follows_every_convolution_of_the_blocks() -> None:
     assert norms == [f"{layer.name}_norm" for layer in model.backbone.layers if layer.name.startswith("conv")]
     # One image of 32 pixels leaves fc6 and fc7 a single cell, of which no statistics could be made.
     loss = model.train().scores(torch.randn(1, 3, 32, 32)).loss(torch.zeros(1, 32, 32).long())
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
 
 
 @pytest.mark.parametrize("in_channels", [1, 3])
