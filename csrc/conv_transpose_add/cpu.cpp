@@ -1,10 +1,10 @@
 // conv_transpose_add on CPUs. Output pixel X (counted before the crop) of one axis sums input j times tap kx where
 // j * stride + kx = X: with q = X / stride, taps X % stride + t * stride meet input q - t, t < ceil(k / stride).
 //
-// Forward needs no shuffles, whatever the stride and the layout: each pixel of an input row is repeated `stride` times, so
-// that all numbers of an output row find their t-th input at one distance, and the taps repeat periodically beside it.
-// Backward, without channels_last, does the opposite: a row of the output's gradient is split into its `stride` phases,
-// and every tap then reads consecutive numbers.
+// Nothing is shuffled, whatever the stride and the layout. Each pixel of an input row is repeated `stride` times, so that
+// all numbers of an output row find their t-th input at one distance, t periods back, and the taps are laid out once per
+// period beside it. Forward sums products over taps. For x, products of gradient and taps are summed over rows, then over
+// the period; for the weight, products of gradient and input over everything of one phase.
 #include "cpu.h"
 
 #include "../common/cells.h"
@@ -14,10 +14,9 @@
 namespace fcn::FCN_ISA {
 namespace {
 
-constexpr int64_t kChunk = 32 << 10;       // numbers of a task
-constexpr int64_t kPiece = 2 << 10;        // numbers of a row that are finished while still in the nearest cache
-constexpr int64_t kWeightBand = 4 << 10;   // pixels whose products are summed on their own: short sums round less
-constexpr int kBlock = 4;                  // vectors (or taps) whose sums are kept in registers
+constexpr int64_t kChunk = 32 << 10;  // numbers of a task
+constexpr int64_t kPiece = 2 << 10;   // numbers of a row that are finished while still in the nearest cache
+constexpr int64_t kBand = 16 << 10;   // pixels whose products are summed on their own: short sums round less
 
 // The last rows of one plane that were made ready: a row stays until another takes its place.
 template <class T>
@@ -55,6 +54,12 @@ template <class T, class S>
 class ConvTransposeAdd {
     static constexpr int L = kLanes<T>;
 
+    struct Scratch {
+        Ring<T> ring;
+        T *row, *sums, *panel;
+        const T **rows, **panels;  // what the rows that meet in one row are made of
+    };
+
 public:
     explicit ConvTransposeAdd(const ConvTransposeAddArgs& args)
         : a(args),
@@ -68,60 +73,42 @@ public:
           w(args.x.size[3]),
           height(args.out.size[2]),
           width(args.out.size[3]),
+          count(width * inner),
           k(args.weight.size[2]),
           stride(args.stride),
-          taps(ceil_div(k, stride)) {}
+          taps(ceil_div(k, stride)),
+          period(stride * inner),
+          panel_row(period + L),
+          first(a.crop / stride - (taps - 1)),
+          items((a.crop + width - 1) / stride - first + 1),
+          start((a.crop - first * stride) * inner) {}
 
     void forward() {
         const Planes<const S> skip(a.skip, last);
-        const int64_t first = a.crop / stride - (taps - 1), items = (a.crop + width - 1) / stride - first + 1;
-        panel_row = stride * inner + L;
-        const int64_t count = width * inner, start = (a.crop - first * stride) * inner;
-        const int64_t chunk = imax(1, kChunk / (width * inner)), chunks = ceil_div(height, chunk);
-        const int64_t total = planes * height * width * inner;
+        const int64_t chunk = imax(1, kChunk / count), chunks = ceil_div(height, chunk), total = planes * height * count;
         const int threads = int(imax(1, imin(a.threads, total / 8192)));
-        struct Scratch {
-            Ring<T> ring;
-            T *row, *panel;
-            const T **inputs, **weights;
-        };
         Scratch* scratch;
-        const Memory memory([&](Arena& arena) {
-            scratch = arena.take<Scratch>(threads);
-            for (int i = 0; i < threads; ++i) {
-                Scratch s;
-                s.ring = Ring<T>::take(arena, taps, items * stride * inner + L);
-                s.row = arena.take<T>(kPiece);
-                s.panel = arena.take<T>(k * taps * panel_row);
-                s.inputs = arena.take<const T*>(taps);
-                s.weights = arena.take<const T*>(taps);
-                if (scratch) scratch[i] = s;
-            }
-        });
-        if (last) {
-            for (int i = 0; i < threads; ++i) lay_out_panel(scratch[i].panel, 0);
-        }
+        const Memory memory([&](Arena& arena) { take(arena, scratch, threads, taps, items * period + L, kPiece, 0); });
+        for (int i = 0; last && i < threads; ++i) lay_out_panel(scratch[i].panel, 0);
         parallel_for(planes * chunks, threads, [&](int64_t task, int thread) {
             const int64_t plane = task / chunks, begin = task % chunks * chunk;
             const Scratch& s = scratch[thread];
             s.ring.clear();
-            if (!last) lay_out_panel(s.panel, plane % channels);
+            if (!last) lay_out_panel(s.panel, plane % channels);  // with channels_last all planes share one
             for (int64_t y = begin; y < imin(begin + chunk, height); ++y) {
-                const int64_t q = (y + a.crop) / stride;
                 int64_t rows = 0;
-                for (int64_t i = q, ky = (y + a.crop) % stride; ky < k; --i, ky += stride) {
-                    if (i < 0 || i >= h) continue;
-                    s.inputs[rows] = s.ring.get(i, [&](T* to) { repeat_row(to, x.row(plane, i), first, items); });
-                    s.weights[rows++] = s.panel + ky * taps * panel_row;
-                }
+                each_input_row(y, [&](int64_t i, int64_t ky) {
+                    s.rows[rows] = s.ring.get(i, [&](T* to) { repeat_row(to, x.row(plane, i)); }) + start;
+                    s.panels[rows++] = s.panel + ky * taps * panel_row;
+                });
                 S* to = out.row(plane, y);
                 const S* added = a.skip.data ? skip.row(plane, y) : nullptr;
                 for (int64_t i = 0; i < count; i += kPiece) {
                     const int64_t size = imin(kPiece, count - i);
                     if (rows == 2 && taps == 2) {  // FCN's filters are twice the stride
-                        expand<2>(s.row, size, start + i, s.inputs, s.weights, rows);
+                        expand<2>(s, rows, i, size);
                     } else {
-                        expand<0>(s.row, size, start + i, s.inputs, s.weights, rows);
+                        expand<0>(s, rows, i, size);
                     }
                     finish_row<T, S>(to + i, s.row, added ? added + i : nullptr, size, total);
                 }
@@ -130,43 +117,37 @@ public:
     }
 
     void backward_x() {
-        const int64_t row_size = w * inner + kBlock * L;
-        const int64_t chunk = imax(1, kChunk / (w * stride * stride * inner)), chunks = ceil_div(h, chunk);
+        // Rows of the gradient are placed so that they begin with a whole period.
+        const int64_t begins = a.crop / stride, periods = (a.crop + width - 1) / stride - begins + 1;
+        const int64_t lead = a.crop % stride * inner, piece = imax(1, kPiece / period), sums_row = piece * period + L;
+        const int64_t chunk = imax(1, kChunk / (w * stride * period)), chunks = ceil_div(h, chunk);
         const int threads = int(imax(1, imin(a.threads, planes * chunks)));
-        struct Scratch {
-            Ring<T> ring;
-            T *row, *weight;
-        };
         Scratch* scratch;
-        int64_t* offset;
         const Memory memory([&](Arena& arena) {
-            scratch = arena.take<Scratch>(threads);
-            offset = arena.take<int64_t>(k);
-            for (int i = 0; i < threads; ++i) {
-                Scratch s;
-                s.ring = Ring<T>::take(arena, last ? 0 : k, split_size());
-                s.row = arena.take<T>(row_size);
-                s.weight = arena.take<T>(k * k * inner);
-                if (scratch) scratch[i] = s;
-            }
+            take(arena, scratch, threads, k, periods * period + L, w * inner, taps * sums_row);
         });
-        find_offsets(offset);
-        if (last) {
-            for (int i = 0; i < threads; ++i) copy_weight(scratch[i].weight, 0);
-        }
+        for (int i = 0; last && i < threads; ++i) lay_out_panel(scratch[i].panel, 0);
         parallel_for(planes * chunks, threads, [&](int64_t task, int thread) {
             const int64_t plane = task / chunks, begin = task % chunks * chunk;
             const Scratch& s = scratch[thread];
             s.ring.clear();
-            if (!last) copy_weight(s.weight, plane % channels);
+            if (!last) lay_out_panel(s.panel, plane % channels);
             for (int64_t i = begin; i < imin(begin + chunk, h); ++i) {
-                std::memset(s.row, 0, sizeof(T) * row_size);
-                each_tap_row(i, [&](int64_t ky, int64_t y) {
-                    const S* grad = out.row(plane, y);
-                    const T* weight = s.weight + ky * k * inner;
-                    if (last) return gather_pixels(s.row, grad, weight);
-                    gather_row(s.row, s.ring.get(y, [&](T* to) { split_row(to, grad); }), weight, offset);
-                });
+                const int64_t top = i * stride - a.crop;
+                int64_t rows = 0;
+                for (int64_t ky = imax(0, -top); ky < imin(k, height - top); ++ky) {
+                    const S* grad = out.row(plane, top + ky);
+                    s.rows[rows] = s.ring.get(top + ky, [&](T* to) { place_row(to, grad, lead, periods * period + L); });
+                    s.panels[rows++] = s.panel + ky * taps * panel_row;
+                }
+                std::memset(s.row, 0, sizeof(T) * w * inner);
+                for (int64_t p = 0; p < periods; p += piece) {
+                    const int64_t size = imin(piece, periods - p);
+                    int64_t t = 0;
+                    for (; t + 2 <= taps; t += 2) weigh<2>(s, rows, t, sums_row, p * period, size * period);
+                    if (t < taps) weigh<1>(s, rows, t, sums_row, p * period, size * period);
+                    for (t = 0; t < taps; ++t) fold(s.row, s.sums + t * sums_row, begins + p - t, size);
+                }
                 finish_row<T, S>(x.row(plane, i), s.row, nullptr, w * inner, 0);
             }
         });
@@ -174,60 +155,38 @@ public:
 
     void backward_weight() {
         // Bands depend on the shape alone, and so does the order of all sums, whatever the threads.
-        const int64_t band = imax(1, kWeightBand / w), bands = ceil_div(h, band), padded = ceil_div(w, L) * L;
+        const int64_t band = imax(1, kBand / width), bands = ceil_div(height, band), size = k * k * inner;
         const int threads = int(imax(1, imin(a.threads, planes * bands)));
-        struct Scratch {
-            Ring<T> ring;
-            T *row, *sums;
-        };
         Scratch* scratch;
-        int64_t* offset;
         T* partial;
-        const int64_t count = k * k * inner;
         const Memory memory([&](Arena& arena) {
-            scratch = arena.take<Scratch>(threads);
-            offset = arena.take<int64_t>(k);
-            partial = arena.take<T>(planes * bands * count);
-            for (int i = 0; i < threads; ++i) {
-                Scratch s;
-                s.ring = Ring<T>::take(arena, last ? 0 : k, split_size());
-                s.row = arena.take<T>(padded);
-                s.sums = arena.take<T>(k * k * L);
-                if (scratch) scratch[i] = s;
-            }
+            take(arena, scratch, threads, taps, items * period + L, count + L, 0);
+            partial = arena.take<T>(planes * bands * size);
         });
-        find_offsets(offset);
         parallel_for(planes * bands, threads, [&](int64_t task, int thread) {
             const int64_t plane = task / bands, begin = task % bands * band;
             const Scratch& s = scratch[thread];
-            T* to = partial + task * count;
-            std::memset(to, 0, sizeof(T) * count);
-            // Lanes beyond the row multiply what they find by zero, so it must be numbers.
-            std::memset(s.ring.rows, 0, sizeof(T) * s.ring.places * s.ring.row_size);
-            std::memset(s.sums, 0, sizeof(T) * k * k * L);
             s.ring.clear();
-            for (int64_t i = begin; i < imin(begin + band, h); ++i) {
-                const S* input = x.row(plane, i);
-                if (!last) {
-                    for (int64_t j = 0; j < padded; ++j) s.row[j] = j < w ? T(to_number(input[j])) : T(0);
-                }
-                each_tap_row(i, [&](int64_t ky, int64_t y) {
-                    const S* grad = out.row(plane, y);
-                    if (last) return correlate_pixels(to + ky * k * inner, input, grad);
-                    const T* split = s.ring.get(y, [&](T* at) { split_row(at, grad); });
-                    correlate_row(s.sums + ky * k * L, s.row, split, offset, padded);
+            std::memset(s.panel, 0, sizeof(T) * k * taps * panel_row);
+            for (int64_t y = begin; y < imin(begin + band, height); ++y) {
+                place_row(s.row, out.row(plane, y), 0, count + L);
+                each_input_row(y, [&](int64_t i, int64_t ky) {
+                    const T* input = s.ring.get(i, [&](T* to) { repeat_row(to, x.row(plane, i)); }) + start;
+                    T* sums = s.panel + ky * taps * panel_row;
+                    int64_t t = 0;
+                    for (; t + 2 <= taps; t += 2) correlate<2>(sums + t * panel_row, s.row, input - t * period);
+                    if (t < taps) correlate<1>(sums + t * panel_row, s.row, input - t * period);
                 });
             }
-            if (last) return;
-            for (int64_t tap = 0; tap < k * k; ++tap) to[tap] = sum<T>(load(s.sums + tap * L));
+            collect_panel(partial + task * size, s.panel);
         });
         const int64_t parts = a.x.size[0] * bands, groups = last ? 1 : channels;
         for (int64_t c = 0; c < channels; ++c) {
             for (int64_t tap = 0; tap < k * k; ++tap) {
                 T total = 0;
                 for (int64_t part = 0; part < parts; ++part) {
-                    const int64_t n = part / bands, plane = n * groups + (last ? 0 : c);
-                    total += partial[(plane * bands + part % bands) * count + tap * inner + (last ? c : 0)];
+                    const int64_t plane = part / bands * groups + (last ? 0 : c);
+                    total += partial[(plane * bands + part % bands) * size + tap * inner + (last ? c : 0)];
                 }
                 from_number(total, *weight_at(c, tap / k, tap % k));
             }
@@ -235,13 +194,26 @@ public:
     }
 
 private:
+    void take(Arena& arena, Scratch*& scratch, int threads, int64_t places, int64_t place, int64_t row, int64_t sums) const {
+        scratch = arena.take<Scratch>(threads);
+        for (int i = 0; i < threads; ++i) {
+            Scratch s;
+            s.ring = Ring<T>::take(arena, places, place);
+            s.row = arena.take<T>(row);
+            s.sums = arena.take<T>(sums);
+            s.panel = arena.take<T>(k * taps * panel_row);
+            s.rows = arena.take<const T*>(k);
+            s.panels = arena.take<const T*>(k);
+            if (scratch) scratch[i] = s;
+        }
+    }
+
     S* weight_at(int64_t c, int64_t ky, int64_t kx) const {
         return static_cast<S*>(a.weight.data) + c * a.weight.stride[0] + ky * a.weight.stride[2] + kx * a.weight.stride[3];
     }
 
     // [ky][t][phase, channel]: tap phase + t * stride, zero where there is none; periodic, so that vectors can run over.
     void lay_out_panel(T* panel, int64_t channel) const {
-        const int64_t period = stride * inner;
         for (int64_t ky = 0; ky < k; ++ky) {
             for (int64_t t = 0; t < taps; ++t, panel += panel_row) {
                 for (int64_t e = 0; e < period; ++e) {
@@ -253,18 +225,30 @@ private:
         }
     }
 
-    // [ky][kx][channel]
-    void copy_weight(T* to, int64_t channel) const {
-        for (int64_t tap = 0; tap < k * k; ++tap) {
-            for (int64_t c = 0; c < inner; ++c) *to++ = T(to_number(*weight_at(channel + c, tap / k, tap % k)));
+    // The opposite of lay_out_panel: [ky][kx][channel] from sums laid out as a panel.
+    void collect_panel(T* to, T* panel) const {
+        for (int64_t ky = 0; ky < k; ++ky) {
+            for (int64_t t = 0; t < taps; ++t, panel += panel_row) {
+                for (int64_t e = period; e < panel_row; ++e) panel[e % period] += panel[e];
+                const int64_t size = imin(period, k * inner - t * period);
+                for (int64_t e = 0; e < size; ++e) *to++ = panel[e];
+            }
+        }
+    }
+
+    // f(i, ky) for the input rows i that feed output row y.
+    template <class F>
+    void each_input_row(int64_t y, const F& f) const {
+        for (int64_t i = (y + a.crop) / stride, ky = (y + a.crop) % stride; ky < k; --i, ky += stride) {
+            if (i >= 0 && i < h) f(i, ky);
         }
     }
 
     // Input columns first, first + 1, ... (zeros outside the input), each repeated `stride` times.
-    void repeat_row(T* to, const S* row, int64_t first, int64_t items) const {
-        const int64_t period = stride * inner, begin = imax(0, -first), end = imin(items, w - first);
+    void repeat_row(T* to, const S* row) const {
+        const int64_t begin = imax(0, -first), end = imin(items, w - first);
         std::memset(to, 0, sizeof(T) * begin * period);
-        std::memset(to + end * period, 0, sizeof(T) * (items - end) * period);
+        std::memset(to + end * period, 0, sizeof(T) * ((items - end) * period + L));
         const S* from = row + (begin + first) * inner;
         T* at = to + begin * period;
         if (last) {
@@ -283,129 +267,112 @@ private:
         });
     }
 
-    // `size` numbers of an output row, from place `start` of the repeated rows on (a vector may run over, in both). kTaps
-    // is the number of rows and of taps along a row, or 0 where they are read at run time.
+    // A row of the output's gradient after `lead` zeros, with zeros up to `size` behind it.
+    void place_row(T* to, const S* row, int64_t lead, int64_t size) const {
+        std::memset(to, 0, sizeof(T) * lead);
+        for (int64_t i = 0; i < count; ++i) to[lead + i] = T(to_number(row[i]));
+        std::memset(to + lead + count, 0, sizeof(T) * (size - lead - count));
+    }
+
+    // row[e] = sum over rows and taps t of input[at + e - t periods] * tap, for `size` numbers e (a vector may run over).
+    // kTaps is the number of rows and of taps along a row, or 0 where they are read at run time.
     template <int kTaps>
-    void expand(T* row, int64_t size, int64_t start, const T* const* inputs, const T* const* weights, int64_t rows) const {
-        const int64_t period = stride * inner, turn = L % period;
-        int64_t phase = start % period;
+    void expand(const Scratch& s, int64_t rows, int64_t at, int64_t size) const {
+        const int64_t turn = L % period;
+        int64_t phase = (start + at) % period;
         const T *from[kTaps + 1], *times[kTaps + 1];
-        for (int r = 0; r < kTaps; ++r) from[r] = inputs[r] + start, times[r] = weights[r];
-        for (int64_t i = 0; i < size; i += L) {
+        for (int r = 0; r < kTaps; ++r) from[r] = s.rows[r] + at, times[r] = s.panels[r];
+        for (int64_t e = 0; e < size; e += L) {
             Vec<T> total{};
             if constexpr (kTaps > 0) {
                 for (int r = 0; r < kTaps; ++r) {
-                    for (int t = 0; t < kTaps; ++t) total += load(from[r] + i - t * period) * load(times[r] + phase + t * panel_row);
+                    for (int t = 0; t < kTaps; ++t) total += load(from[r] + e - t * period) * load(times[r] + phase + t * panel_row);
                 }
             } else {
                 for (int64_t r = 0; r < rows; ++r) {
-                    const T *in = inputs[r] + start + i, *by = weights[r] + phase;
+                    const T *in = s.rows[r] + at + e, *by = s.panels[r] + phase;
                     for (int64_t t = 0; t < taps; ++t) total += load(in - t * period) * load(by + t * panel_row);
                 }
             }
-            store(row + i, total);
+            store(s.row + e, total);
             phase += turn;
             if (phase >= period) phase -= period;
         }
     }
 
-    // f(ky, y) for the rows y of the output that input row i feeds.
-    template <class F>
-    void each_tap_row(int64_t i, const F& f) const {
-        const int64_t top = i * stride - a.crop;
-        for (int64_t ky = imax(0, -top); ky < imin(k, height - top); ++ky) f(ky, top + ky);
-    }
-
-    // f(kx, column) for the columns of the output that input column j feeds.
-    template <class F>
-    void each_tap(int64_t j, const F& f) const {
-        const int64_t left = j * stride - a.crop;
-        for (int64_t kx = imax(0, -left); kx < imin(k, width - left); ++kx) f(kx, left + kx);
-    }
-
-    int64_t phase_size() const { return w + taps - 1; }
-    int64_t split_size() const { return stride * phase_size() + kBlock * L; }
-
-    // Where, in a split row, the pixel begins that tap kx of input column 0 feeds.
-    void find_offsets(int64_t* offset) const {
-        for (int64_t kx = 0; kx < k; ++kx) offset[kx] = kx % stride * phase_size() + kx / stride;
-    }
-
-    // [phase][m] = pixel m * stride + phase - crop of the row, zero outside it.
-    void split_row(T* to, const S* row) const {
-        const int64_t size = phase_size();
-        for (int64_t phase = 0; phase < stride; ++phase, to += size) {
-            const int64_t shift = a.crop - phase;
-            const int64_t begin = imin(size, shift > 0 ? ceil_div(shift, stride) : 0);
-            const int64_t end = imax(begin, imin(size, width + shift > 0 ? ceil_div(width + shift, stride) : 0));
-            for (int64_t m = 0; m < begin; ++m) to[m] = 0;
-            with_stride(stride, [&](auto n) {
-                for (int64_t m = begin; m < end; ++m) to[m] = T(to_number(row[m * n - shift]));
-            });
-            for (int64_t m = end; m < size; ++m) to[m] = 0;
-        }
-    }
-
-    void gather_row(T* sums, const T* split, const T* weight, const int64_t* offset) const {
-        int64_t j = 0;
-        for (; j + (kBlock - 1) * L < w; j += kBlock * L) gather_vectors<kBlock>(sums + j, split + j, weight, offset);
-        for (; j < w; j += L) gather_vectors<1>(sums + j, split + j, weight, offset);
-    }
-
-    template <int kVectors>
-    void gather_vectors(T* sums, const T* split, const T* weight, const int64_t* offset) const {
-        Vec<T> total[kVectors];
-        for (int v = 0; v < kVectors; ++v) total[v] = load(sums + v * L);
-        for (int64_t kx = 0; kx < k; ++kx) {
-            const Vec<T> times = splat(weight[kx]);
-            for (int v = 0; v < kVectors; ++v) total[v] += times * load(split + offset[kx] + v * L);
-        }
-        for (int v = 0; v < kVectors; ++v) store(sums + v * L, total[v]);
-    }
-
-    void gather_pixels(T* __restrict sums, const S* grad, const T* weight) const {
-        for (int64_t j = 0; j < w; ++j, sums += inner) {
-            each_tap(j, [&](int64_t kx, int64_t column) {
-                const S* pixel = grad + column * inner;
-                const T* times = weight + kx * inner;
-                for (int64_t c = 0; c < inner; ++c) sums[c] += times[c] * T(to_number(pixel[c]));
-            });
-        }
-    }
-
-    void correlate_row(T* sums, const T* input, const T* split, const int64_t* offset, int64_t padded) const {
-        int64_t kx = 0;
-        for (; kx + kBlock <= k; kx += kBlock) {
-            Vec<T> total[kBlock] = {};
-            for (int64_t j = 0; j < padded; j += L) {
-                const Vec<T> v = load(input + j);
-                for (int b = 0; b < kBlock; ++b) total[b] += v * load(split + offset[kx + b] + j);
+    // sums[t][e] = sum over rows of gradient[at + e] * tap t, for kTaps taps from `tap` on.
+    template <int kTaps>
+    void weigh(const Scratch& s, int64_t rows, int64_t tap, int64_t sums_row, int64_t at, int64_t size) const {
+        const int64_t turn = L % period;
+        int64_t phase = 0;
+        for (int64_t e = 0; e < size; e += L) {
+            Vec<T> total[kTaps] = {};
+            for (int64_t r = 0; r < rows; ++r) {
+                const Vec<T> v = load(s.rows[r] + at + e);
+                const T* by = s.panels[r] + tap * panel_row + phase;
+                for (int t = 0; t < kTaps; ++t) total[t] += v * load(by + t * panel_row);
             }
-            for (int b = 0; b < kBlock; ++b) store(sums + (kx + b) * L, load(sums + (kx + b) * L) + total[b]);
-        }
-        for (; kx < k; ++kx) {
-            Vec<T> total{};
-            for (int64_t j = 0; j < padded; j += L) total += load(input + j) * load(split + offset[kx] + j);
-            store(sums + kx * L, load(sums + kx * L) + total);
+            for (int t = 0; t < kTaps; ++t) store(s.sums + (tap + t) * sums_row + e, total[t]);
+            phase += turn;
+            if (phase >= period) phase -= period;
         }
     }
 
-    void correlate_pixels(T* __restrict sums, const S* input, const S* grad) const {
-        for (int64_t j = 0; j < w; ++j, input += inner) {
-            each_tap(j, [&](int64_t kx, int64_t column) {
-                const S* pixel = grad + column * inner;
-                T* __restrict to = sums + kx * inner;
-                for (int64_t c = 0; c < inner; ++c) to[c] += T(to_number(input[c])) * T(to_number(pixel[c]));
-            });
+    // Adds the sum of each period to pixels column, column + 1, ... of the row, where there are such.
+    void fold(T* __restrict row, const T* __restrict sums, int64_t column, int64_t size) const {
+        const int64_t begin = imax(0, -column), end = imin(size, w - column);
+        if (last) {
+            for (int64_t p = begin; p < end; ++p) {
+                for (int64_t r = 0; r < stride; ++r) {
+                    for (int64_t c = 0; c < inner; ++c) row[(column + p) * inner + c] += sums[p * period + r * inner + c];
+                }
+            }
+            return;
+        }
+        with_stride(stride, [&](auto n) {
+            for (int64_t p = begin; p < end; ++p) {
+                T total = 0;
+                for (int64_t r = 0; r < n; ++r) total += sums[p * n + r];
+                row[column + p] += total;
+            }
+        });
+    }
+
+    // Adds products of the gradient's row and an input row to the sums of their phases; kTaps taps, a period apart.
+    template <int kTaps>
+    void correlate(T* sums, const T* grad, const T* input) const {
+        const int64_t turn = L % period;
+        int64_t phase = start % period;
+        if (turn == 0) {  // a lane never changes its phase
+            Vec<T> total[kTaps] = {};
+            for (int64_t e = 0; e < count; e += L) {
+                const Vec<T> v = load(grad + e);
+                for (int t = 0; t < kTaps; ++t) total[t] += v * load(input + e - t * period);
+            }
+            for (int t = 0; t < kTaps; ++t) store(sums + t * panel_row + phase, load(sums + t * panel_row + phase) + total[t]);
+            return;
+        }
+        for (int64_t e = 0; e < count; e += L) {
+            const Vec<T> v = load(grad + e);
+            for (int t = 0; t < kTaps; ++t) {
+                T* to = sums + t * panel_row + phase;
+                store(to, load(to) + v * load(input + e - t * period));
+            }
+            phase += turn;
+            if (phase >= period) phase -= period;
         }
     }
 
     const ConvTransposeAddArgs& a;
     const bool last;  // channels_last
     const Planes<S> x, out;
-    const int64_t channels, inner, planes, h, w, height, width, k, stride;
-    const int64_t taps;  // of one axis that meet in an output pixel
-    int64_t panel_row = 0;
+    const int64_t channels, inner, planes, h, w, height, width;
+    const int64_t count;  // numbers of an output row
+    const int64_t k, stride;
+    const int64_t taps;    // of one axis that meet in an output pixel
+    const int64_t period;  // numbers of `stride` output pixels
+    const int64_t panel_row;
+    const int64_t first, items, start;  // input columns in a repeated row, and where in it the output row begins
 };
 
 template <class F>
