@@ -42,7 +42,8 @@ class VGG(nn.Module):
 
     Parameters are named as published (``conv1_1.weight``, ..., ``fc7.bias``) and He-initialized. With ``batch_norm``, a
     batch normalization follows each convolution but fc6 and fc7, whose maps may be a single cell. Maps are kept in
-    channels_last, whatever the images are: on a CPU, ``small`` trains in about two thirds of the time, labels in less than half.
+    channels_last, whatever the images are: on a CPU, ``small`` trains in about two thirds of the time, and labels in
+    less than half.
     """
 
     taps = ("fc7", "pool4", "pool3")
