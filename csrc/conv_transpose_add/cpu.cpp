@@ -16,7 +16,7 @@ namespace {
 
 constexpr int64_t kChunk = 32 << 10;  // numbers of a task
 constexpr int64_t kPiece = 2 << 10;   // numbers of a row that are finished while still in the nearest cache
-constexpr int64_t kBand = 16 << 10;   // pixels whose products are summed on their own: short sums round less
+constexpr int64_t kBand = 4 << 10;    // pixels whose products are summed on their own: short sums round less
 
 // The last rows of one plane that were made ready: a row stays until another takes its place.
 template <class T>

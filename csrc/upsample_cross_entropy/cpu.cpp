@@ -5,6 +5,7 @@
 #include "../common/parallel.h"
 #include "exact.h"
 #include "geometric.h"
+#include "gradient.h"
 #include "labels.h"
 
 namespace fcn::FCN_ISA {
@@ -43,7 +44,7 @@ struct Scratch {
     T* low;                         // smallest corner score of a lane in one row of corners
     T *t_column, *n_column, *t_row, *n_row;  // per lane of a segment
     T *pixel, *coefficient, *pixel_lse, *params, *exps;
-    T *corner, *folded;  // a row of the gradient at the column corners; the same [C][w]
+    RowScratch<T> gradient_row;
 };
 
 template <class T>
@@ -54,21 +55,21 @@ public:
 
     UpsampleCrossEntropyResult run() {
         Memory plan_memory([&](Arena& arena) {
-            allocate_runs(rows, arena, a.grid.rows.size);
+            allocate_runs(banded.rows, arena, a.grid.rows.size);
             allocate_runs(columns, arena, a.grid.columns.size);
-            first_band = arena.take<int32_t>(height);
-            last_band = arena.take<int32_t>(height);
+            gradient.allocate_plan(arena, height);
             smoothing = arena.take<T>(classes);
         });
-        build_runs(rows, a.grid.rows, height, a.grid.clamp);
+        build_runs(banded.rows, a.grid.rows, height, a.grid.clamp);
         build_runs(columns, a.grid.columns, width, a.grid.clamp);
-        bands = plan_bands(rows, columns, images, classes, sizeof(T));
+        banded.bands = plan_bands(banded.rows, columns, images, classes, sizeof(T));
         plan_options();
+        const Bands& bands = banded.bands;
         const int64_t tasks = images * bands.count;
         const int threads = int(imax(1, imin(a.threads, tasks)));
         Memory memory([&](Arena& arena) {
             results = arena.take<BandResult>(tasks);
-            shared = a.grad.data ? arena.take<T>(tasks * bands.corners * classes * width) : nullptr;
+            if (a.grad.data) gradient.allocate(arena, banded, a.grad);
             scratch = arena.take<Scratch<T>>(threads);
             for (int t = 0; t < threads; ++t) {
                 Scratch<T> s;
@@ -76,14 +77,16 @@ public:
                 if (scratch) scratch[t] = s;
             }
         });
-        mark_touched_rows();
+        if (a.grad.data) gradient.prepare(&banded, &columns, a.grad);
         parallel_for(tasks, threads, [&](int64_t task, int thread) {
             with_label_dtype(a.target.dtype, [&](auto* type) {
                 using S = std::remove_pointer_t<decltype(type)>;
                 results[task] = run_band<S>(scratch[thread], task / bands.count, int(task % bands.count));
             });
         });
-        if (a.grad.data) parallel_for(images * height, threads, [&](int64_t row, int) { finish_row(row / height, row % height); });
+        if (a.grad.data) {
+            parallel_for(images * height, threads, [&](int64_t row, int) { gradient.finish_row(row / height, row % height); });
+        }
         UpsampleCrossEntropyResult total{0, 0, -1, 0, 0};
         for (int64_t task = 0; task < tasks; ++task) {  // in order, whatever thread made it
             total.loss += results[task].loss;
@@ -114,20 +117,19 @@ private:
 
     void allocate(Scratch<T>& s, Arena& arena) const {
         constexpr int L = kLanes<T>;
-        allocate_packed(s.packed, arena, classes, width, columns, bands.corners);
+        allocate_packed(s.packed, arena, classes, width, columns, banded.bands.corners);
         const int64_t stride = s.packed.class_stride;
         s.low = arena.take<T>(stride);
         if (a.grad.data) {
             s.grad_left = arena.take<T>(classes * stride);
             s.grad_slope = arena.take<T>(classes * stride);
-            s.corner = arena.take<T>(columns.corners);
-            s.folded = arena.take<T>(classes * width);
+            GradientRows<T>::allocate(s.gradient_row, arena, columns, a.grad);
         } else {
-            s.grad_left = s.grad_slope = s.corner = s.folded = nullptr;
+            s.grad_left = s.grad_slope = nullptr;
         }
         s.smooth_left = options.smoothing ? arena.take<T>(stride) : nullptr;
         s.smooth_slope = options.smoothing ? arena.take<T>(stride) : nullptr;
-        const int64_t lanes = int64_t(columns.count) * bands.runs + L;
+        const int64_t lanes = int64_t(columns.count) * banded.bands.runs + L;
         s.t_column = arena.take<T>(lanes);
         s.n_column = arena.take<T>(lanes);
         s.t_row = arena.take<T>(lanes);
@@ -139,38 +141,13 @@ private:
         s.exps = arena.take<T>(int64_t(kMaxRun) * L * classes);
     }
 
-    int last_run(int band) const { return int(imin(int64_t(band + 1) * bands.runs, rows.count)) - 1; }
-    int first_corner(int band) const { return rows.run[band * bands.runs].top; }
-    int corner_rows(int band) const { return rows.run[last_run(band)].top + 2 - first_corner(band); }
-
-    void mark_touched_rows() {
-        for (int64_t y = 0; y < height; ++y) first_band[y] = last_band[y] = -1;
-        for (int band = 0; band < bands.count; ++band) {
-            for (int r = 0; r < corner_rows(band); ++r) {
-                const int y = rows.corner[first_corner(band) + r];
-                if (y < 0) continue;
-                if (first_band[y] < 0) first_band[y] = band;
-                last_band[y] = band;
-            }
-        }
-    }
-
-    // Where band `band` of image n keeps its part of gradient row y, which other bands add to as well.
-    T* shared_row(int64_t n, int band, int y) const {
-        int slot = -1, last = -1;
-        for (int r = 0; r < corner_rows(band) && last != y; ++r) {
-            const int here = rows.corner[first_corner(band) + r];
-            if (here >= 0 && here != last) ++slot, last = here;
-        }
-        return shared + ((n * bands.count + band) * bands.corners + slot) * classes * width;
-    }
-
     template <class S>
     BandResult run_band(Scratch<T>& s, int64_t n, int band) const {
-        const int corners = corner_rows(band), stride_rows = s.packed.lanes * corners;
+        const Runs& rows = banded.rows;
+        const int corners = banded.corner_rows(band), stride_rows = s.packed.lanes * corners;
         const int64_t stride = s.packed.class_stride;
         for (int r = 0; r < corners; ++r) {
-            pack_row(s.packed, a.x, columns, n, rows.corner[first_corner(band) + r], r, true);
+            pack_row(s.packed, a.x, columns, n, rows.corner[banded.first_corner(band) + r], r, true);
         }
         clear_tail(s.packed, s.packed.left, classes, corners);
         clear_tail(s.packed, s.packed.slope, classes, corners);
@@ -187,8 +164,8 @@ private:
         LabelSums<T> sums;
         {
             const FlushSubnormals flush;
-            const int end = last_run(band) + 1;
-            for (int first = band * bands.runs; first < end;) {
+            const int end = banded.last_run(band) + 1;
+            for (int first = band * banded.bands.runs; first < end;) {
                 int last = first;  // runs between consecutive corners make one segment of lanes
                 while (last + 1 < end && rows.run[last + 1].top == rows.run[last].top + 1) ++last;
                 run_segment<S>(s, n, band, first, last + 1, sums, result);
@@ -196,7 +173,7 @@ private:
             }
         }
         if (options.smoothing) apply_smoothing(s, stride_rows, sums.score);
-        if (a.grad.data) fold(s, n, band);
+        if (a.grad.data) gradient.fold(s.gradient_row, s.grad_left, s.grad_slope, s.packed, n, band);
         result.loss -= sums.score;
         result.weight = sums.weight;
         result.bad_pixel = sums.bad_pixel;
@@ -219,6 +196,7 @@ private:
 
     template <class S>
     void run_segment(Scratch<T>& s, int64_t n, int band, int first, int end, LabelSums<T>& sums, BandResult& result) const {
+        const Runs& rows = banded.rows;
         constexpr int L = kLanes<T>;
         const int lanes = s.packed.lanes, total = lanes * (end - first);
         int longest = 0;
@@ -233,7 +211,7 @@ private:
         }
         for (int i = total; i < total + L; ++i) s.t_column[i] = s.n_column[i] = s.t_row[i] = s.n_row[i] = 0;
 
-        const int64_t origin = int64_t(rows.run[first].top - first_corner(band)) * lanes;
+        const int64_t origin = int64_t(rows.run[first].top - banded.first_corner(band)) * lanes;
         Block<T> b{};
         b.class_stride = s.packed.class_stride;
         b.below = lanes;
@@ -297,7 +275,7 @@ private:
         const int lanes = s.packed.lanes;
         int run = first_run + i / lanes, column = i % lanes;
         for (int lane = 0; lane < count; ++lane) {
-            Cell<T> cell{rows.run + run, columns.run + column, nullptr, nullptr};
+            Cell<T> cell{banded.rows.run + run, columns.run + column, nullptr, nullptr};
             if (s.smooth_left) cell.smooth_left = s.smooth_left + at + lane, cell.smooth_slope = s.smooth_slope + at + lane;
             const S* labels = static_cast<const S*>(a.target.data) + n * a.target.stride[0] +
                               cell.row->first * a.target.stride[1] + cell.column->first * a.target.stride[2];
@@ -354,81 +332,15 @@ private:
         }
     }
 
-    // From sums at lanes to rows of the gradient: slopes go to both corners, clamped corners to the edge.
-    void fold(Scratch<T>& s, int64_t n, int band) const {
-        int open = -1;
-        for (int r = 0; r < corner_rows(band); ++r) {
-            const int y = rows.corner[first_corner(band) + r];
-            if (y < 0) continue;
-            if (y != open) {
-                if (open >= 0) flush(s, n, band, open);
-                open = y;
-                std::memset(s.folded, 0, sizeof(T) * classes * width);
-            }
-            for (int c = 0; c < classes; ++c) fold_row(s, s.packed.at(c, r), s.folded + c * width);
-        }
-        if (open >= 0) flush(s, n, band, open);
-    }
-
-    void fold_row(Scratch<T>& s, int64_t at, T* out) const {
-        const T *left = s.grad_left + at, *slope = s.grad_slope + at;
-        const int lanes = s.packed.lanes;
-        T* corner = s.corner;
-        if (columns.one_per_cell) {
-            corner[0] = left[0] - slope[0];
-            for (int p = 1; p < lanes; ++p) corner[p] = (left[p] - slope[p]) + slope[p - 1];
-            corner[lanes] = slope[lanes - 1];
-        } else {
-            std::memset(corner, 0, sizeof(T) * columns.corners);
-            for (int p = 0; p < lanes; ++p) {
-                const int top = columns.run[p].top;
-                corner[top] += left[p] - slope[p];
-                corner[top + 1] += slope[p];
-            }
-        }
-        for (int i = 0; i < columns.corners; ++i) {
-            if (columns.corner[i] >= 0) out[columns.corner[i]] += corner[i];
-        }
-    }
-
-    void flush(Scratch<T>& s, int64_t n, int band, int y) const {
-        if (first_band[y] == last_band[y]) {
-            write_row(n, y, s.folded);
-        } else {
-            std::memcpy(shared_row(n, band, y), s.folded, sizeof(T) * classes * width);
-        }
-    }
-
-    void write_row(int64_t n, int64_t y, const T* row) const {
-        T* out = static_cast<T*>(a.grad.data) + n * a.grad.stride[0] + y * a.grad.stride[2];
-        for (int c = 0; c < classes; ++c, out += a.grad.stride[1]) {
-            for (int64_t x = 0; x < width; ++x) out[x * a.grad.stride[3]] = row ? row[c * width + x] : T(0);
-        }
-    }
-
-    // Rows that several bands add to, in the bands' order; rows that none touches are zero.
-    void finish_row(int64_t n, int64_t y) const {
-        const int first = first_band[y], last = last_band[y];
-        if (first >= 0 && first == last) return;
-        if (first < 0) return write_row(n, y, nullptr);
-        T* sum = shared_row(n, first, int(y));
-        for (int band = first + 1; band <= last; ++band) {
-            const T* other = shared_row(n, band, int(y));
-            for (int64_t i = 0; i < classes * width; ++i) sum[i] += other[i];
-        }
-        write_row(n, y, sum);
-    }
-
     const UpsampleCrossEntropyArgs& a;
     const int64_t images, height, width;
     const int classes;
-    Runs rows, columns;
-    Bands bands;
+    BandedRows banded;
+    Runs columns;
+    GradientRows<T> gradient;
     LabelOptions<T> options;
-    int32_t *first_band, *last_band;  // [h]: the bands that touch a row of the gradient, or -1
     T* smoothing;
     BandResult* results;
-    T* shared;
     Scratch<T>* scratch;
 };
 
