@@ -24,7 +24,7 @@ test: setup
 
 bench: setup
 	$(BIN)/python bench/run.py --device cpu --case all --allocator both --out bench/results/cpu.json --plot bench/results
-	$(BIN)/python bench/report.py --readme README.md bench/results/cpu.json
+	$(BIN)/python bench/report.py bench/results/cpu.json --table bench/results/cpu.md --readme README.md
 
 lint: setup
 	$(BIN)/ruff check .

@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.readme is not None:
             text = options.readme.read_text(encoding="utf-8")
             try:
-                new = with_block(text, tables.markdown(found, headline_only=True))
+                new = with_block(text, tables.readme_table(found))
             except ValueError as error:
                 raise ValueError(f"{options.readme}: {error}") from error
             if options.check and new != text:

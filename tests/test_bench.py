@@ -64,7 +64,8 @@ def candidate(cold: float, *, backend: str | None = None, eager: bool = False, *
 
 def measured(ours: float, *, wrong: bool = False) -> dict[str, Any]:
     row = {
-        "operator": "upsample_add", "case": "tiny", "mode": "forward", "headline": True, "image_size": None,
+        "operator": "upsample_add", "case": "[2, 21, 34, 34], tiny", "mode": "forward",
+        "headline": True, "image_size": None,
         "compute_dtype": "float32", "tolerance": 1e-5, "preemptions": 0.0,
         "floor": {"bytes": 1000, "operations": 100, "exps": 10, "total_operations": 200},
         "candidates": {
@@ -119,7 +120,16 @@ def test_busy_machine_is_reported() -> None:
 def test_markdown_shows_times_ratios_floor_and_memory() -> None:
     row = next(line for line in tables.markdown(merged()).splitlines() if "tiny" in line)
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells == ["tiny, forward", "cpu", "4", "40 (matmul)", "4x / 10x", "6x / 15x", "4.0", "0.5 / 80"]
+    assert cells == [
+        "[2, 21, 34, 34], tiny, forward",
+        "cpu",
+        "4",
+        "40 (matmul)",
+        "4x / 10x",
+        "6x / 15x",
+        "4.0",
+        "0.5 / 80",
+    ]
 
 
 def test_readme_block_is_replaced_checked_and_must_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +144,7 @@ def test_readme_block_is_replaced_checked_and_must_exist(tmp_path: Path, capsys:
     assert text.startswith("above\n")
     assert text.endswith("\nbelow\n")
     assert "stale words" not in text
-    assert "40 (matmul)" in text
+    assert "| 40 (matmul) | **4x / 10x** |" in text
     readme.write_text("no marks")
     assert report.main(arguments) == 2
     assert "README.md" in capsys.readouterr().err
@@ -234,3 +244,7 @@ def test_wrong_arguments_end_with_status_2_and_a_reason() -> None:
     assert done.returncode == 2
     assert "--backend cuda cannot run here" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_readme_shows_the_committed_results() -> None:
+    assert report.main(["--readme", str(ROOT / "README.md"), "--check", str(ROOT / "bench/results/cpu.json")]) == 0
