@@ -154,10 +154,15 @@ private:
 
     void count(Scratch<T>& s, int64_t strip, TaskResult& result) const { read_labels(s, locate(strip), result); }
 
+    const S* logits_at(const Strip& at) const {
+        return static_cast<const S*>(a.logits.data) + at.n * a.logits.stride[0] + at.y * a.logits.stride[2] +
+               at.x * a.logits.stride[3];
+    }
+
     // The strip's logits as [C][kTile], and the largest of each pixel.
     void read_logits(Scratch<T>& s, const Strip& at) const {
         const int64_t sc = a.logits.stride[1], sx = a.logits.stride[3];
-        const S* from = static_cast<const S*>(a.logits.data) + at.n * a.logits.stride[0] + at.y * a.logits.stride[2] + at.x * sx;
+        const S* from = logits_at(at);
         if (sx == 1) {
             for (int c = 0; c < classes; ++c) {
                 T* to = s.tile + c * kTile;
@@ -187,11 +192,15 @@ private:
         read_logits(s, at);
         const bool smooth = a.label_smoothing > 0;
         for (int i = 0; i < kTile; ++i) s.target_score[i] = s.label[i] < 0 ? T(0) : s.tile[s.label[i] * kTile + i];
+        // The next strip's logits travel while this one's exponentials are computed. Prefetching never faults.
+        const S* const next = logits_at(at) + kTile * a.logits.stride[3];
+        const int64_t plane = a.logits.stride[1];
         for (int i = 0; i < kTile; i += L) {
             const V peak = load(s.peak + i);
             V total = {}, smoothed = {};
             for (int c = 0; c < classes; ++c) {
                 T* p = s.tile + c * kTile + i;
+                __builtin_prefetch(next + c * plane + i);
                 const V v = load(p) - peak, e = vexp(v);
                 total += e;
                 store(p, e);
