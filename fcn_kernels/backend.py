@@ -12,10 +12,10 @@ import torch
 
 BACKENDS = ("reference", "cpu", "cuda", "triton")
 
-# The choice of backend="auto" by device type: the first that can run. Measured reasons stand beside each row.
+# The choice of backend="auto" by device type: the first that can run. The reason stands beside each row.
 AUTO = {
-    "cpu": ("cpu", "reference"),  # compiled C++: 10 to 60 times the reference (bench/results)
-    "cuda": ("cuda", "triton", "reference"),  # not yet measured
+    "cpu": ("cpu", "reference"),  # compiled C++ against eager and compiled PyTorch: bench/results/cpu.md
+    "cuda": ("cuda", "triton", "reference"),  # not yet measured on a GPU
 }
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

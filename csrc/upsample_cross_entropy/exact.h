@@ -6,8 +6,8 @@
 
 namespace fcn::FCN_ISA {
 
-// class_weight is [classes] smoothing / classes * weight, or null without smoothing; pixel_lse, when not null, is given
-// [pixel][lane] the pixel's weighted log-sum-exp less its smoothing term's scores, relative to the packed scores.
+// smoothing: [classes] label_smoothing / classes * weight, or null without smoothing. pixel_lse, when not null, is given
+// each pixel's weighted log-sum-exp, and b.pixel its smoothed scores, [pixel][lane]; no gradient is made then.
 template <class T, int K>
 double exact_block(const Block<T>& b, const T* smoothing, T* pixel_lse) {
     using V = Vec<T>;
