@@ -74,7 +74,6 @@ public:
             scale = T(mean);
         }
         run_tasks(tasks, strips, threads, [&](int thread, int64_t strip, TaskResult& result) {
-            const FlushSubnormals flush;
             tile(scratch[thread], strip, result);
         });
         for (int64_t i = 0; i < tasks; ++i) {
@@ -190,6 +189,7 @@ private:
         const Strip at = locate(strip);
         read_labels(s, at, result);
         read_logits(s, at);
+        const FlushSubnormals flush;  // not before: subnormal float16 logits are read through subnormal float32
         const bool smooth = a.label_smoothing > 0;
         for (int i = 0; i < kTile; ++i) s.target_score[i] = s.label[i] < 0 ? T(0) : s.tile[s.label[i] * kTile + i];
         // The next strip's logits travel while this one's exponentials are computed. Prefetching never faults.

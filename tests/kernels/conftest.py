@@ -4,9 +4,21 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, register_random, settings
 
 from fcn_kernels import backend as backends
+
+
+class _TorchRandom:
+    """PyTorch's generator in Hypothesis's hands: seeded for each example, so that failures replay."""
+
+    seed = staticmethod(torch.manual_seed)
+    getstate = staticmethod(torch.get_rng_state)
+    setstate = staticmethod(torch.set_rng_state)
+
+
+TORCH_RANDOM = _TorchRandom()
+register_random(TORCH_RANDOM)  # type: ignore[arg-type]
 
 settings.register_profile(
     "kernels", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -147,3 +147,11 @@ def test_label_out_of_range_is_named(backend: str) -> None:
 def test_target_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match=r"H, W = \(4, 5\), got \(1, 4, 6\)"):
         cross_entropy(torch.randn(1, 3, 4, 5), torch.zeros(1, 4, 6, dtype=torch.int64))
+
+
+def test_subnormal_half_logits_count(backend: str) -> None:
+    x = torch.full((1, 2, 1, 8), 5e-5, dtype=torch.float16)
+    x[:, 1] = -5e-5
+    pixels = cross_entropy(x, torch.zeros(1, 1, 8, dtype=torch.uint8), reduction="none", backend=backend)
+    want = F.cross_entropy(x.double(), torch.zeros(1, 1, 8, dtype=torch.int64), reduction="none")
+    torch.testing.assert_close(pixels.double(), want, rtol=4e-7, atol=0)

@@ -71,7 +71,8 @@ def test_forward_and_backward_in_every_dtype(data: st.DataObject) -> None:
     ours, torchs, oracle = run("cpu", dtype), run("reference", dtype), run("reference", torch.float64)
     for name, a, b, c in zip(("out", "grad x", "grad weight", "grad bias"), ours, torchs, oracle, strict=True):
         assert a.dtype == dtype
-        assert_as_good_as_torch(a, b, c, name)
+        # Sums may cancel: what is rounded is as large as a typical sum of the terms.
+        assert_as_good_as_torch(a, b, c, name, scale=1.0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -34,7 +34,10 @@ def test_forward_and_backward(backend: str, data: st.DataObject) -> None:
     ours, torchs, oracle = run(backend, x.dtype), run("reference", x.dtype), run("reference", torch.float64)
     for name, a, b, c in zip(("out", "grad x", "grad skip"), ours, torchs, oracle, strict=False):
         assert a.dtype == x.dtype
-        assert_as_good_as_torch(a, b, c, name)
+        # Sums may cancel: what is rounded is as large as the terms.
+        terms = (upstream,) if name.startswith("grad") else (x, skip)
+        scale = max((float(t.abs().max()) for t in terms if t is not None and t.numel() > 0), default=0.0)
+        assert_as_good_as_torch(a, b, c, name, scale)
 
 
 @given(data=st.data())
