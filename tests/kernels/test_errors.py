@@ -118,3 +118,8 @@ def test_use_backend_holds_inside_only(monkeypatch: pytest.MonkeyPatch) -> None:
         with use_backend("auto"):
             upsample_argmax(X, size=(8, 8), backend="reference")
     assert calls == [1, 1]
+
+
+def test_reference_turns_an_unknown_label_into_nan() -> None:
+    for label in (3, -7):
+        assert upsample_cross_entropy(X, TARGET + label, backend="reference").isnan()

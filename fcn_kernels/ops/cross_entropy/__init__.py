@@ -43,8 +43,8 @@ def cross_entropy(
 
     Returns the loss in float32 (float64 for float64 logits). Where no pixel counts, ``"mean"`` is 0 with zero gradient
     (``F.cross_entropy`` gives NaN). Differentiable once, in ``logits``. A label out of range raises ``ValueError``
-    on a CPU and makes the loss NaN on a GPU (see ``check_target``). Class probabilities as targets are not supported.
-    Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong.
+    on a CPU and makes the loss NaN on a GPU or the reference (see ``check_target``). Class probabilities as targets are
+    not supported. Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong.
     """
     check_scores("cross_entropy", "logits", logits)
     check_loss_arguments("cross_entropy", logits, target, weight, pixel_weight, reduction, label_smoothing)

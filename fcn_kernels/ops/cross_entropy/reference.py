@@ -20,7 +20,8 @@ def cross_entropy(
     classes = logits.shape[1]
     log_p = logits.log_softmax(1)
     valid = target.long() != ignore_index
-    label = torch.where(valid, target.long(), 0)
+    known = (target.long() >= 0) & (target.long() < classes)
+    label = torch.where(valid & known, target.long(), 0)
     class_weight = logits.new_ones(classes) if weight is None else weight.to(logits.dtype)
     pixel = valid.to(logits.dtype)
     if pixel_weight is not None:
@@ -31,6 +32,8 @@ def cross_entropy(
     loss = -(1 - label_smoothing) * label_weight * log_p.gather(1, label[:, None])[:, 0]
     if label_smoothing > 0:
         loss = loss - label_smoothing / classes * (class_weight[:, None, None] * log_p).sum(1)
+    # A label out of range is never an index; it makes the loss NaN.
+    loss = torch.where(known | ~valid, loss, torch.nan)
     loss = torch.where(pixel != 0, pixel * loss, 0)
     if reduction == "none":
         return loss

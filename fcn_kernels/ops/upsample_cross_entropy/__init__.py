@@ -45,7 +45,8 @@ def upsample_cross_entropy(
 
     Returns the loss in float32 (float64 for float64 scores). Where no pixel counts, ``"mean"`` is 0 with zero gradient
     (``F.cross_entropy`` gives NaN). Differentiable once, in ``x``; the gradient is summed in float32 and repeats bit
-    for bit. A label out of range raises ``ValueError`` on a CPU and makes the loss NaN on a GPU (see ``check_target``).
+    for bit. A label out of range raises ``ValueError`` on a CPU and makes the loss NaN on a GPU or the reference (see
+    ``check_target``).
     Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong.
     """
     check_scores("upsample_cross_entropy", "x", x)
