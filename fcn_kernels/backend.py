@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 BACKENDS = ("reference", "cpu", "cuda", "triton")
 
@@ -19,6 +22,10 @@ AUTO = {
 }
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+# For tests on machines without a GPU: the CUDA kernels compiled for the emulator, Triton's own interpreter.
+EMULATED = os.environ.get("FCN_KERNELS_EMULATE") == "1"
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def _load_extension(name: str) -> tuple[ModuleType | None, str]:
@@ -36,41 +43,52 @@ def _load_extension(name: str) -> tuple[ModuleType | None, str]:
 
 # torch is imported above, so that the extension shares the OpenMP pool that torch brings.
 CPU_EXTENSION, _cpu_reason = _load_extension("_C")
+CUDA_EXTENSION, _cuda_reason = _load_extension("_EMULATOR" if EMULATED else "_CUDA")
 
 _reasons: dict[str, str] = {
     "reference": "",
     "cpu": _cpu_reason,
-    "cuda": "no CUDA kernels in this version",
-    "triton": "no Triton kernels in this version",
+    "cuda": _cuda_reason,
+    "triton": "" if importlib.util.find_spec("triton") else "triton is not installed (pip install triton)",
 }
-_device_types = {"reference": ("cpu", "cuda"), "cpu": ("cpu",), "cuda": ("cuda",), "triton": ("cuda",)}
+_device_types = {
+    "reference": ("cpu", "cuda"),
+    "cpu": ("cpu",),
+    "cuda": ("cpu",) if EMULATED else ("cuda",),
+    "triton": ("cuda", "cpu") if INTERPRETED else ("cuda",),
+}
+# GPU kernels leave float64 to the reference; the CPU's run it, so that gradients are checked on the kernels themselves.
+_GPU_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_dtypes = {"reference": DTYPES, "cpu": DTYPES, "cuda": _GPU_DTYPES, "triton": _GPU_DTYPES}
 _default = "auto"
 
 
-def why_not(backend: str, device_type: str | None = None) -> str | None:
-    """The reason that ``backend`` cannot run (on tensors of ``device_type``, if given), or None if it can."""
+def why_not(backend: str, device_type: str | None = None, dtype: torch.dtype | None = None) -> str | None:
+    """The reason that ``backend`` cannot run (on that device type and dtype, if given), or None if it can."""
     if backend not in BACKENDS:
         return f"there is no such backend; there are {', '.join(BACKENDS)}"
     if _reasons[backend]:
         return _reasons[backend]
     if device_type is not None and device_type not in _device_types[backend]:
         return f"it runs on {' or '.join(_device_types[backend])} tensors, and these are on {device_type}"
+    if dtype is not None and dtype not in _dtypes[backend]:
+        return f"it has no kernels for {dtype}"
     return None
 
 
-def choose(operator: str, backend: str | None, device_type: str) -> str:
-    """The backend that runs ``operator``. An explicit choice that cannot run raises ``ValueError`` with the reason."""
+def choose(operator: str, backend: str | None, x: Tensor) -> str:
+    """The backend that runs ``operator`` on ``x``. An explicit choice that cannot raises ``ValueError``."""
     if backend is None:
         backend = _default
     if backend != "auto":
-        reason = why_not(backend, device_type)
+        reason = why_not(backend, x.device.type, x.dtype)
         if reason is not None:
             raise ValueError(f"{operator}: backend {backend!r} cannot run: {reason}")
         return backend
-    for candidate in AUTO.get(device_type, ("reference",)):
-        if not _reasons[candidate]:
+    for candidate in AUTO.get(x.device.type, ("reference",)):
+        if why_not(candidate, x.device.type, x.dtype) is None:
             return candidate
-    raise ValueError(f"{operator}: no backend for tensors on {device_type}")
+    raise ValueError(f"{operator}: no backend for tensors on {x.device.type}")
 
 
 @contextmanager

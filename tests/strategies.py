@@ -9,11 +9,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fcn_kernels import BilinearGrid, CoordMap
+from fcn_kernels.backend import why_not
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 TARGET_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
 LAYOUTS = ("contiguous", "channels_last", "sliced", "expanded")
 SCORES = ("normal", "small", "large", "wide", "huge", "constant", "one_class_high", "equal_classes")
+
+
+def dtypes_of(backend: str) -> tuple[torch.dtype, ...]:
+    """The dtypes that ``backend`` has kernels for."""
+    return tuple(dtype for dtype in DTYPES if why_not(backend, dtype=dtype) is None)
 
 
 @st.composite
@@ -55,14 +61,14 @@ def scores(
     )
     dtype = draw(st.sampled_from(dtypes))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1)))
-    x = torch.randn(shape, generator=generator, dtype=torch.float64)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
     kind = draw(st.sampled_from(kinds))
     if kind == "small":
         x *= 0.01
     elif kind == "large":
         x *= 12
     elif kind == "wide":  # some cells beyond the range of the fast path, some within
-        x *= torch.rand(shape, generator=generator, dtype=torch.float64) ** 8 * 300
+        x *= torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu") ** 8 * 300
     elif kind == "huge":
         x = x.sign() * 1e4
     elif kind == "constant":
@@ -71,7 +77,7 @@ def scores(
         x[:, 0] += 1000
     elif kind == "equal_classes":
         x = x[:, :1].expand(shape).clone()
-    return with_layout(x.to(dtype), draw(st.sampled_from(LAYOUTS)))
+    return with_layout(x.to(torch.get_default_device(), dtype), draw(st.sampled_from(LAYOUTS)))
 
 
 def with_layout(x: Tensor, layout: str) -> Tensor:
@@ -79,7 +85,7 @@ def with_layout(x: Tensor, layout: str) -> Tensor:
     if layout == "channels_last":
         return x.contiguous(memory_format=torch.channels_last)
     if layout == "sliced":
-        outer = torch.full((x.shape[0], x.shape[1] + 1, x.shape[2] + 2, x.shape[3] + 3), torch.nan, dtype=x.dtype)
+        outer = x.new_full((x.shape[0], x.shape[1] + 1, x.shape[2] + 2, x.shape[3] + 3), torch.nan)
         inner = outer[:, 1:, 1:-1, 2:-1]
         inner.copy_(x)
         return inner
@@ -95,11 +101,11 @@ def targets(draw: st.DrawFn, images: int, classes: int, size: tuple[int, int], i
     dtype = draw(st.sampled_from(TARGET_DTYPES if 0 <= ignore_index < 256 else TARGET_DTYPES[1:]))
     patch = draw(st.sampled_from((1, 5, 100)))
     coarse = (images, -(-size[0] // patch), -(-size[1] // patch))
-    labels = torch.randint(0, classes, coarse, generator=generator)
+    labels = torch.randint(0, classes, coarse, generator=generator, device="cpu")
     labels = labels.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, : size[0], : size[1]].contiguous()
     ignored = draw(st.sampled_from((0.0, 0.0, 0.1, 1.0)))
-    labels[torch.rand(labels.shape, generator=generator) < ignored] = ignore_index
-    labels = labels.to(dtype)
+    labels[torch.rand(labels.shape, generator=generator, device="cpu") < ignored] = ignore_index
+    labels = labels.to(torch.get_default_device(), dtype)
     if draw(st.booleans()):  # rows and columns that are not next to each other
         outer = torch.full((images, size[0] + 1, 2 * size[1]), 77, dtype=dtype)
         outer[:, 1:, ::2] = labels

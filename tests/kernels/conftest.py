@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,14 +26,48 @@ settings.register_profile(
 )
 settings.load_profile("kernels")
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-RUNNABLE = tuple(name for name in backends.BACKENDS[1:] if backends.why_not(name, DEVICE) is None)
+EXAMPLES = 60
+EXAMPLES_EMULATED = 8  # a GPU's threads one after the other, in software, take their time
+
+OPERATORS = sorted(path.parent.name for path in Path(backends.__file__).parent.glob("ops/*/reference.py"))
 
 
-@pytest.fixture(params=RUNNABLE)
-def backend(request: pytest.FixtureRequest) -> str:
-    """Every backend that can run here but the reference, which is what they are held to."""
-    return str(request.param)
+def runnable(operators: list[str]) -> list[str]:
+    """Every backend that can run here and has those operators, but the reference, which is what they are held to."""
+    folder = Path(backends.__file__).parent / "ops"
+    return [
+        name
+        for name in backends.BACKENDS[1:]
+        if backends.why_not(name, device_of(name)) is None
+        and all((folder / operator / f"{name}.py").exists() for operator in operators)
+    ]
+
+
+def device_of(backend: str) -> str:
+    """The type of device that the tests of ``backend`` put tensors on."""
+    return "cuda" if torch.cuda.is_available() and backend != "cpu" else "cpu"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    given = any("backend" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "backend" in metafunc.fixturenames and not given:
+        operator = metafunc.module.__name__.rpartition("test_")[2]
+        metafunc.parametrize("backend", runnable([operator] if operator in OPERATORS else OPERATORS), indirect=True)
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of a backend; tensors are made on a device that it runs on unless a test says otherwise."""
+    name, device = str(request.param), device_of(request.param)
+    function = getattr(request.function, "__func__", request.function)
+    if hasattr(function, "hypothesis"):
+        emulated = name != "cpu" and device == "cpu"
+        # Hypothesis has no public way to let a fixture choose the number of examples.
+        function._hypothesis_internal_use_settings = settings(
+            function._hypothesis_internal_use_settings, max_examples=EXAMPLES_EMULATED if emulated else EXAMPLES
+        )
+    with torch.device(device):
+        yield name
 
 
 @pytest.fixture(params=backends.CPU_EXTENSION.supported_isas() if backends.CPU_EXTENSION else [])

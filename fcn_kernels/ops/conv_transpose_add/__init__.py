@@ -56,7 +56,7 @@ def conv_transpose_add(
         check_skip("conv_transpose_add", skip, x, size)
         size = (skip.shape[2], skip.shape[3])
     size = _output_size(x, k, stride, crop, size)
-    backend = choose("conv_transpose_add", backend, x.device.type)
+    backend = choose("conv_transpose_add", backend, x)
     if backend == "reference":
         return conv_transpose_add_reference(x, weight, skip, stride, crop, size)
     result: Tensor = _ConvTransposeAdd.apply(x, weight, skip, stride, crop, list(size), backend)

@@ -52,7 +52,7 @@ def cross_entropy(
         raise ValueError(
             f"cross_entropy: target must be [N, H, W] with H, W = {tuple(logits.shape[2:])}, got {tuple(target.shape)}"
         )
-    backend = choose("cross_entropy", backend, logits.device.type)
+    backend = choose("cross_entropy", backend, logits)
     if backend == "reference":
         return cross_entropy_reference(logits, target, weight, pixel_weight, ignore_index, reduction, label_smoothing)
     function = _PixelLoss if reduction == "none" else _ReducedLoss

@@ -62,6 +62,6 @@ def dilated_conv2d(
             f"dilated_conv2d: the filter spans {tuple(reach)} pixels with dilation {dilation}, and the input has only "
             f"{tuple(padded)} with padding {padding}"
         )
-    backend = choose("dilated_conv2d", backend, x.device.type)
+    backend = choose("dilated_conv2d", backend, x)
     run = dilated_conv2d_cpu if backend == "cpu" else dilated_conv2d_reference
     return run(x, weight, bias, dilation, padding, relu)

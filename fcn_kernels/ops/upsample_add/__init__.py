@@ -44,7 +44,7 @@ def upsample_add(
         check_skip("upsample_add", skip, x, size)
         size = (skip.shape[2], skip.shape[3])
     grid = output_grid("upsample_add", x, grid, size, "skip" if skip is not None else "size")
-    backend = choose("upsample_add", backend, x.device.type)
+    backend = choose("upsample_add", backend, x)
     if backend == "reference":
         return upsample_add_reference(x, skip, grid)
     result: Tensor = _UpsampleAdd.apply(x, skip, grid.as_ints(), backend)

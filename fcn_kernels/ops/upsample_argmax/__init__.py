@@ -38,7 +38,7 @@ def upsample_argmax(
     """
     check_scores("upsample_argmax", "x", x)
     grid = output_grid("upsample_argmax", x, grid, size, "size")
-    backend = choose("upsample_argmax", backend, x.device.type)
+    backend = choose("upsample_argmax", backend, x)
     if backend == "reference":
         with torch.no_grad():
             return upsample_argmax_reference(x, grid, confidence)

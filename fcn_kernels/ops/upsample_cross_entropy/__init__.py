@@ -52,7 +52,7 @@ def upsample_cross_entropy(
     check_scores("upsample_cross_entropy", "x", x)
     check_loss_arguments("upsample_cross_entropy", x, target, weight, pixel_weight, reduction, label_smoothing)
     grid = output_grid("upsample_cross_entropy", x, grid, (target.shape[1], target.shape[2]), "target")
-    backend = choose("upsample_cross_entropy", backend, x.device.type)
+    backend = choose("upsample_cross_entropy", backend, x)
     if backend == "reference":
         return upsample_cross_entropy_reference(
             x, target, weight, pixel_weight, grid, ignore_index, reduction, label_smoothing
