@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,9 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fcn_kernels import dilated_conv2d, rarefy
-from tests.strategies import DTYPES, LAYOUTS, assert_as_good_as_torch, with_layout
-
-BACKENDS = ("reference", "cpu")  # PyTorch's convolution in both: what is tested is the use made of it
+from fcn_kernels.backend import implementation
+from tests.strategies import LAYOUTS, assert_as_good_as_torch, assert_fences_hold, dtypes_of, fenced, with_layout
 
 
 def space_to_batch(x: Tensor, weight: Tensor, dilation: tuple[int, int], padding: tuple[int, int]) -> Tensor:
@@ -29,8 +30,9 @@ def space_to_batch(x: Tensor, weight: Tensor, dilation: tuple[int, int], padding
 
 
 @given(data=st.data())
-def test_is_a_dense_convolution_of_every_phase_and_of_the_rarefied_filter(data: st.DataObject) -> None:
+def test_is_a_dense_convolution_of_every_phase_and_of_the_rarefied_filter(backend: str, data: st.DataObject) -> None:
     draw = data.draw
+    dtype = torch.float64 if torch.float64 in dtypes_of(backend) else torch.float32
     dilation, padding = (
         (draw(st.integers(1, 5)), draw(st.integers(1, 5))),
         (draw(st.integers(0, 6)), draw(st.integers(0, 6))),
@@ -38,23 +40,23 @@ def test_is_a_dense_convolution_of_every_phase_and_of_the_rarefied_filter(data: 
     k = (draw(st.integers(1, 4)), draw(st.integers(1, 4)))
     least = [max(1, dilation[axis] * (k[axis] - 1) + 1 - 2 * padding[axis]) for axis in (0, 1)]
     size = [low + draw(st.integers(0, 12)) for low in least]
-    x = torch.randn(draw(st.integers(0, 3)), draw(st.integers(1, 5)), *size, dtype=torch.float64)
+    x = torch.randn(draw(st.integers(0, 3)), draw(st.integers(1, 5)), *size, dtype=dtype)
     x = with_layout(x, draw(st.sampled_from(LAYOUTS)))
-    weight = torch.randn(draw(st.integers(1, 6)), x.shape[1], *k, dtype=torch.float64)
-    bias = torch.randn(weight.shape[0], dtype=torch.float64) if draw(st.booleans()) else None
+    weight = torch.randn(draw(st.integers(1, 6)), x.shape[1], *k, dtype=dtype)
+    bias = torch.randn(weight.shape[0], dtype=dtype) if draw(st.booleans()) else None
     relu = draw(st.booleans())
     want = space_to_batch(x, weight, dilation, padding)
     torch.testing.assert_close(F.conv2d(x, rarefy(weight, dilation), padding=padding), want)
     want = want if bias is None else want + bias[:, None, None]
     want = want.clamp(min=0) if relu else want
-    for backend in BACKENDS:
-        got = dilated_conv2d(x, weight, bias, dilation=dilation, padding=padding, relu=relu, backend=backend)
+    for which in (backend, "reference"):
+        got = dilated_conv2d(x, weight, bias, dilation=dilation, padding=padding, relu=relu, backend=which)
         torch.testing.assert_close(got, want)
 
 
 @given(data=st.data())
-def test_forward_and_backward_in_every_dtype(data: st.DataObject) -> None:
-    dtype = data.draw(st.sampled_from(DTYPES))
+def test_forward_and_backward_in_every_dtype(backend: str, data: st.DataObject) -> None:
+    dtype = data.draw(st.sampled_from(dtypes_of(backend)))
     dilation, relu = data.draw(st.sampled_from((1, 2, 3, 12))), data.draw(st.booleans())
     x = with_layout(torch.randn(2, 5, 9, 11, dtype=torch.float64).to(dtype), data.draw(st.sampled_from(LAYOUTS)))
     tensors = [x, torch.randn(4, 5, 3, 3).to(dtype), torch.randn(4).to(dtype)]
@@ -68,39 +70,108 @@ def test_forward_and_backward_in_every_dtype(data: st.DataObject) -> None:
         out = dilated_conv2d(*leaves, dilation=dilation, padding=dilation, relu=relu, backend=which)
         return out.detach(), *torch.autograd.grad(out, leaves, upstream.to(dtype))
 
-    ours, torchs, oracle = run("cpu", dtype), run("reference", dtype), run("reference", torch.float64)
+    ours, torchs, oracle = run(backend, dtype), run("reference", dtype), run("reference", torch.float64)
     for name, a, b, c in zip(("out", "grad x", "grad weight", "grad bias"), ours, torchs, oracle, strict=True):
         assert a.dtype == dtype
         # Sums may cancel: what is rounded is as large as a typical sum of the terms.
         assert_as_good_as_torch(a, b, c, name, scale=1.0)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("dilation", [1, 3])
-def test_cpu_returns_channels_last(dtype: torch.dtype, dilation: int) -> None:
-    x, weight = torch.randn(2, 3, 8, 9).to(dtype), torch.randn(4, 3, 3, 3).to(dtype)
-    assert dilated_conv2d(x, weight, dilation=dilation, backend="cpu").is_contiguous(memory_format=torch.channels_last)
+def test_returns_channels_last(backend: str, dilation: int) -> None:
+    for dtype in dtypes_of(backend):
+        x, weight = torch.randn(2, 3, 8, 9).to(dtype), torch.randn(4, 3, 3, 3).to(dtype)
+        out = dilated_conv2d(x, weight, dilation=dilation, backend=backend)
+        assert out.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_gradcheck() -> None:
+def test_gradcheck(backend: str) -> None:
+    if torch.float64 not in dtypes_of(backend):
+        pytest.skip("no float64, in which numerical derivatives are exact enough")
     tensors = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((1, 2, 5, 6), (3, 2, 2, 3), (3,))]
-    for backend in BACKENDS:
+    for which in (backend, "reference"):
         for relu in (False, True):
             assert torch.autograd.gradcheck(
-                lambda *t, b=backend, r=relu: dilated_conv2d(*t, dilation=(3, 2), padding=(1, 2), relu=r, backend=b),
+                lambda *t, b=which, r=relu: dilated_conv2d(*t, dilation=(3, 2), padding=(1, 2), relu=r, backend=b),
                 tensors,
             )
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_inputs_are_left_as_they_are(backend: str) -> None:
     tensors = [torch.randn(1, 2, 5, 5), torch.randn(2, 2, 1, 1), torch.randn(2)]
     before = [t.clone() for t in tensors]
-    dilated_conv2d(*tensors, relu=True, backend=backend)
+    leaves = [t.requires_grad_() for t in tensors]
+    dilated_conv2d(*leaves, relu=True, backend=backend).sum().backward()
     assert all(torch.equal(a, b) for a, b in zip(tensors, before, strict=True))
 
 
-def test_autocast_casts() -> None:
-    x, weight = torch.randn(1, 3, 6, 6), torch.randn(2, 3, 3, 3)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert dilated_conv2d(x.bfloat16(), weight, torch.randn(2)).dtype == torch.bfloat16
+def test_autocast_casts(backend: str) -> None:
+    x, weight = torch.randn(1, 3, 6, 6), torch.randn(2, 3, 3, 3, requires_grad=True)
+    with torch.autocast(x.device.type, dtype=torch.bfloat16):
+        for given in (x, x.bfloat16()):
+            out = dilated_conv2d(given, weight, torch.randn(2), backend=backend)
+            assert out.dtype == torch.bfloat16
+    out.sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.dtype == torch.float32
+
+
+def kernels_of(backend: str) -> Any:
+    if backend == "cpu":
+        pytest.skip("the library's convolution, not ours")
+    return implementation("dilated_conv2d", backend)
+
+
+def test_kernels_write_every_element_and_no_other(backend: str) -> None:
+    kernels, options = kernels_of(backend), ([2, 3], [1, 2])
+    for dtype in dtypes_of(backend):
+        x, weight, grad = (
+            torch.randn(shape).to(dtype).contiguous(memory_format=torch.channels_last)
+            for shape in ((2, 5, 7, 9), (6, 5, 3, 2), (2, 6, 5, 10))
+        )
+        outputs, buffers = zip(*(fenced(t.shape, dtype, "channels_last") for t in (grad, x, weight)), strict=True)
+        kernels.dilated_conv2d(x, weight, None, *options, False, outputs[0])
+        kernels.dilated_conv2d_backward_x(grad, weight, *options, outputs[1])
+        kernels.dilated_conv2d_backward_weight(grad, x, *options, outputs[2])
+        for output, buffer in zip(outputs, buffers, strict=True):
+            assert_fences_hold(buffer)
+            assert bool(output.isfinite().all())
+
+
+@pytest.mark.parametrize("batch", [0, 2])
+def test_opcheck(backend: str, batch: int) -> None:
+    kernels_of(backend)
+    ops = torch.ops.fcn_kernels
+    for layout in ("contiguous", "channels_last"):
+        x, grad, weight = (
+            with_layout(torch.randn(shape), layout) for shape in ((batch, 3, 6, 7), (batch, 4, 6, 7), (4, 3, 3, 3))
+        )
+        options = ([2, 2], [2, 2], backend)
+        for bias in (None, torch.randn(4)):
+            torch.library.opcheck(ops.dilated_conv2d.default, (x, weight, bias, *options[:2], True, backend))
+        torch.library.opcheck(ops.dilated_conv2d_backward_x.default, (grad, weight, [6, 7], *options))
+        torch.library.opcheck(ops.dilated_conv2d_backward_weight.default, (grad, x, [3, 3], *options))
+
+
+def test_kernels_have_no_second_derivative_and_say_so(backend: str) -> None:
+    kernels_of(backend)
+    x, weight = torch.randn(1, 2, 4, 4, requires_grad=True), torch.randn(3, 2, 3, 3, requires_grad=True)
+    for grad in torch.autograd.grad(dilated_conv2d(x, weight, backend=backend).sum(), (x, weight), create_graph=True):
+        with pytest.raises(RuntimeError, match="dilated_conv2d has no second derivative"):
+            grad.sum().backward()
+
+
+def test_kernels_compile_whole_with_dynamic_sizes(backend: str) -> None:
+    kernels_of(backend)
+    torch._dynamo.reset()
+    weight, bias = torch.randn(4, 3, 3, 3, requires_grad=True), torch.randn(4, requires_grad=True)
+
+    def layer(x: Tensor) -> Tensor:
+        return dilated_conv2d(x, weight, bias, dilation=2, padding=2, relu=True, backend=backend).square().sum()
+
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for h, w in ((5, 7), (6, 9), (8, 4)):
+            x = torch.randn(2, 3, h, w)
+            grads = [torch.autograd.grad(f(x), (weight, bias)) for f in (compiled, layer)]
+            torch.testing.assert_close(*grads)

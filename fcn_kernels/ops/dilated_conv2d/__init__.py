@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from ...backend import choose
+from ...backend import choose, define_op, implementation
 from ...checks import check_pair, check_same, check_scores
+from ...first_order import first_order_only
+from ...layout import empty_map
 from .cpu import dilated_conv2d as dilated_conv2d_cpu
 from .reference import dilated_conv2d as dilated_conv2d_reference
 
@@ -23,11 +27,12 @@ def dilated_conv2d(
 ) -> Tensor:
     """Convolution of stride 1 with a rarefied filter (CVPR 2015, section 3.2), bias and ReLU.
 
-    Replaces ``F.conv2d(x, weight, bias, dilation=dilation, padding=padding).relu()``. There is no kernel of ours in
-    this one: backend ``"cpu"`` runs PyTorch's convolution (oneDNN) on channels_last tensors, returns channels_last, and
-    clears negative results in place. Measured on two cores, 512 -> 512 channels, 3 x 3, 64 x 64 pixels: nothing
-    hand-written (space-to-batch, im2col, shifted matrix products) beat that, NCHW lost 15 % in float32 from dilation 12
-    on, and in bfloat16 NCHW took 2.2 times as long. Tensors that come in NCHW are copied first.
+    Replaces ``F.conv2d(x, weight, bias, dilation=dilation, padding=padding).relu()``. Backends ``"cuda"`` and
+    ``"triton"`` have kernels, which skip filter taps that fall on padding only. On a CPU there is none of ours: backend
+    ``"cpu"`` runs PyTorch's convolution (oneDNN) on channels_last tensors and clears negative results in place.
+    Measured on two cores, 512 -> 512 channels, 3 x 3, 64 x 64 pixels: nothing hand-written (space-to-batch, im2col,
+    shifted matrix products) beat that, NCHW lost 15 % in float32 from dilation 12 on, and in bfloat16 NCHW took 2.2
+    times as long. All but the reference compute and answer in channels_last: NCHW tensors are copied first.
 
     Args:
         x: ``[N, I, H, W]``, float32, bfloat16, float16 or float64.
@@ -39,8 +44,8 @@ def dilated_conv2d(
         backend: ``"reference"``, ``"cpu"``, ... or None for the default (``use_backend``).
 
     Returns ``[N, O, H + 2 * padding - dilation * (k - 1), ...]`` in the dtype of ``x`` (under autocast, in its dtype).
-    Differentiable in ``x``, ``weight`` and ``bias``. Raises ``ValueError`` or ``TypeError`` naming the argument that is
-    wrong.
+    Differentiable in ``x``, ``weight`` and ``bias``, by ``"cuda"`` and ``"triton"`` once. Raises ``ValueError`` or
+    ``TypeError`` naming the argument that is wrong.
     """
     dilation = check_pair("dilated_conv2d", "dilation", dilation, 1)
     padding = check_pair("dilated_conv2d", "padding", padding, 0)
@@ -63,5 +68,139 @@ def dilated_conv2d(
             f"{tuple(padded)} with padding {padding}"
         )
     backend = choose("dilated_conv2d", backend, x)
-    run = dilated_conv2d_cpu if backend == "cpu" else dilated_conv2d_reference
-    return run(x, weight, bias, dilation, padding, relu)
+    if backend in ("reference", "cpu"):
+        run = dilated_conv2d_cpu if backend == "cpu" else dilated_conv2d_reference
+        return run(x, weight, bias, dilation, padding, relu)
+    if not same_dtype:  # autocast knows the library's convolution, not ours
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    result: Tensor = _DilatedConv2d.apply(x, weight, bias, list(dilation), list(padding), relu, backend)
+    return result
+
+
+class _DilatedConv2d(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        dilation: list[int],
+        padding: list[int],
+        relu: bool,
+        backend: str,
+    ) -> Tensor:
+        out: Tensor = _forward(x, weight, bias, dilation, padding, relu, backend)
+        ctx.options = (dilation, padding, backend)
+        ctx.save_for_backward(x, weight, out if relu else None)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, out = ctx.saved_tensors
+        if out is not None:
+            grad = torch.ops.aten.threshold_backward(grad, out, 0)
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _backward_x(grad, weight, x.shape[2:], *ctx.options)
+            grad_x = first_order_only("dilated_conv2d", grad_x, grad, weight)
+        if ctx.needs_input_grad[1]:
+            grad_weight = _backward_weight(grad, x, weight.shape[2:], *ctx.options)
+            grad_weight = first_order_only("dilated_conv2d", grad_weight, grad, x)
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad.sum((0, 2, 3))
+        return grad_x, grad_weight, grad_bias, *(None,) * 4
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _run(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    dilation: list[int],
+    padding: list[int],
+    relu: bool,
+    backend: str,
+) -> Tensor:
+    """Kernels see dense channels_last tensors, filters too, with at least one element (strides of axes of size 1 say
+    nothing), and write into such tensors."""
+    out = _fake(x, weight, bias, dilation, padding, relu, backend)
+    if out.numel() > 0:
+        bias = None if bias is None else bias.contiguous()
+        implementation("dilated_conv2d", backend).dilated_conv2d(
+            _channels_last(x), _channels_last(weight), bias, dilation, padding, relu, out
+        )
+    return out
+
+
+def _fake(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    dilation: list[int],
+    padding: list[int],
+    relu: bool,
+    backend: str,
+) -> Tensor:
+    height, width = (
+        x.shape[2 + axis] + 2 * padding[axis] - dilation[axis] * (weight.shape[2 + axis] - 1) for axis in (0, 1)
+    )
+    return empty_map(x, (x.shape[0], weight.shape[0], height, width), "channels_last")
+
+
+def _run_backward_x(
+    grad: Tensor, weight: Tensor, size: list[int], dilation: list[int], padding: list[int], backend: str
+) -> Tensor:
+    grad_x = _fake_backward_x(grad, weight, size, dilation, padding, backend)
+    if grad_x.numel() > 0:
+        implementation("dilated_conv2d", backend).dilated_conv2d_backward_x(
+            _channels_last(grad), _channels_last(weight), dilation, padding, grad_x
+        )
+    return grad_x
+
+
+def _fake_backward_x(
+    grad: Tensor, weight: Tensor, size: list[int], dilation: list[int], padding: list[int], backend: str
+) -> Tensor:
+    return empty_map(grad, (grad.shape[0], weight.shape[1], size[0], size[1]), "channels_last")
+
+
+def _run_backward_weight(
+    grad: Tensor, x: Tensor, kernel_size: list[int], dilation: list[int], padding: list[int], backend: str
+) -> Tensor:
+    grad_weight = _fake_backward_weight(grad, x, kernel_size, dilation, padding, backend)
+    if grad.numel() == 0:
+        return grad_weight.zero_()
+    implementation("dilated_conv2d", backend).dilated_conv2d_backward_weight(
+        _channels_last(grad), _channels_last(x), dilation, padding, grad_weight
+    )
+    return grad_weight
+
+
+def _fake_backward_weight(
+    grad: Tensor, x: Tensor, kernel_size: list[int], dilation: list[int], padding: list[int], backend: str
+) -> Tensor:
+    return empty_map(grad, (grad.shape[1], x.shape[1], kernel_size[0], kernel_size[1]), "channels_last")
+
+
+_forward = define_op(
+    "dilated_conv2d",
+    "(Tensor x, Tensor weight, Tensor? bias, SymInt[] dilation, SymInt[] padding, bool relu, str backend) -> Tensor",
+    _run,
+    _fake,
+)
+_backward_x = define_op(
+    "dilated_conv2d_backward_x",
+    "(Tensor grad, Tensor weight, SymInt[] size, SymInt[] dilation, SymInt[] padding, str backend) -> Tensor",
+    _run_backward_x,
+    _fake_backward_x,
+)
+_backward_weight = define_op(
+    "dilated_conv2d_backward_weight",
+    "(Tensor grad, Tensor x, SymInt[] kernel_size, SymInt[] dilation, SymInt[] padding, str backend) -> Tensor",
+    _run_backward_weight,
+    _fake_backward_weight,
+)
