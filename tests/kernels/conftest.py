@@ -48,6 +48,11 @@ def device_of(backend: str) -> str:
     return "cuda" if torch.cuda.is_available() and backend != "cpu" else "cpu"
 
 
+def emulated(backend: str) -> bool:
+    """Whether ``backend`` is a GPU's, run in software."""
+    return backend != "cpu" and device_of(backend) == "cpu"
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     given = any("backend" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
     if "backend" in metafunc.fixturenames and not given:
@@ -58,15 +63,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """The name of a backend; tensors are made on a device that it runs on unless a test says otherwise."""
-    name, device = str(request.param), device_of(request.param)
+    name = str(request.param)
     function = getattr(request.function, "__func__", request.function)
     if hasattr(function, "hypothesis"):
-        emulated = name != "cpu" and device == "cpu"
         # Hypothesis has no public way to let a fixture choose the number of examples.
         function._hypothesis_internal_use_settings = settings(
-            function._hypothesis_internal_use_settings, max_examples=EXAMPLES_EMULATED if emulated else EXAMPLES
+            function._hypothesis_internal_use_settings, max_examples=EXAMPLES_EMULATED if emulated(name) else EXAMPLES
         )
-    with torch.device(device):
+    with torch.device(device_of(name)):
         yield name
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fcn_kernels import cross_entropy
 from fcn_kernels.backend import implementation
-from tests.strategies import assert_as_good_as_torch, assert_fences_hold, fenced, scores, targets
+from tests.kernels.conftest import emulated
+from tests.strategies import assert_as_good_as_torch, assert_fences_hold, dtypes_of, fenced, scores, targets
 
 
 def loss_and_grad(
@@ -28,7 +29,7 @@ def loss_and_grad(
 
 @given(data=st.data())
 def test_loss_and_gradient(backend: str, data: st.DataObject) -> None:
-    x = data.draw(scores(max_classes=40))
+    x = data.draw(scores(max_classes=40, dtypes=dtypes_of(backend)))
     ignore_index = data.draw(st.sampled_from((255, -100, 0)))
     target = data.draw(targets(x.shape[0], x.shape[1], (x.shape[2], x.shape[3]), ignore_index))
     options = {
@@ -61,8 +62,8 @@ def test_pytorchs_own_samples(backend: str) -> None:
     from torch.testing._internal.common_methods_invocations import op_db
 
     (info,) = (op for op in op_db if op.name == "nn.functional.cross_entropy")
-    tried = 0
-    for sample in info.sample_inputs("cpu", torch.float64, requires_grad=False):
+    tried, dtype = 0, torch.float64 if torch.float64 in dtypes_of(backend) else torch.float32
+    for sample in info.sample_inputs(torch.get_default_device(), dtype, requires_grad=False):
         if sample.args[0].is_floating_point():  # class probabilities, which are not supported
             continue
         x, target, options = sample.input, sample.args[0], dict(sample.kwargs)
@@ -80,14 +81,16 @@ def test_pytorchs_own_samples(backend: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_large_maps(backend: str, layout: torch.memory_format, dtype: torch.dtype) -> None:
     """Many tiles, several threads, stores that bypass the cache; repeats are equal bit for bit."""
-    x = torch.randn(2, 21, 256, 512).to(dtype).contiguous(memory_format=layout)
-    target = torch.randint(0, 21, (2, 256, 512), dtype=torch.uint8)
-    target[:, 100:120] = 255
+    height, width = (32, 80) if emulated(backend) else (256, 512)
+    x = torch.randn(2, 21, height, width).to(dtype).contiguous(memory_format=layout)
+    target = torch.randint(0, 21, (2, height, width), dtype=torch.uint8)
+    target[:, 10:20] = 255
     first = loss_and_grad(x, dtype, backend, target, ignore_index=255)
     assert first[1].is_contiguous(memory_format=layout)
     want = loss_and_grad(x, torch.float64, "reference", target, ignore_index=255)
     torch.testing.assert_close(first[0].double(), want[0], rtol=1e-6, atol=0)
-    torch.testing.assert_close(first[1].double(), want[1], rtol=2 * torch.finfo(dtype).eps, atol=1e-12)
+    atol = 2 * torch.finfo(torch.float32).eps / target.numel()
+    torch.testing.assert_close(first[1].double(), want[1], rtol=2 * torch.finfo(dtype).eps, atol=atol)
     threads = torch.get_num_threads()
     try:
         for count in (1, 2, 3):
@@ -108,6 +111,8 @@ def test_gradient_is_scaled_by_the_incoming_one(backend: str) -> None:
 
 
 def test_gradcheck(backend: str) -> None:
+    if torch.float64 not in dtypes_of(backend):
+        pytest.skip("no float64, in which numerical derivatives are exact enough")
     x = torch.randn(2, 5, 3, 4, dtype=torch.float64, requires_grad=True)
     target = torch.randint(0, 5, (2, 3, 4))
     pixel_weight, weight = torch.rand(2, 3, 4, dtype=torch.float64), torch.rand(5, dtype=torch.float64)
@@ -135,6 +140,20 @@ def test_writes_every_element_and_no_other(backend: str, data: st.DataObject) ->
     assert bool(pixels.isfinite().all())
 
 
+@pytest.mark.parametrize("label", [7, -1, 2**40])
+def test_label_out_of_range_is_nan_where_it_counts(backend: str, label: int) -> None:
+    if backend == "cpu":
+        pytest.skip("a CPU names it")
+    x, target = torch.randn(2, 7, 3, 40), torch.zeros(2, 3, 40, dtype=torch.int64)
+    target[1, 1, 5] = label
+    pixels = cross_entropy(x, target, reduction="none", backend=backend)
+    assert torch.equal(pixels.isnan().nonzero(), torch.tensor([[1, 1, 5]]))
+    for reduction in ("sum", "mean"):
+        assert cross_entropy(x, target, reduction=reduction, backend=backend).isnan()
+        left_out = (target == 0).float()
+        assert cross_entropy(x, target, pixel_weight=left_out, reduction=reduction, backend=backend).isfinite()
+
+
 def test_label_out_of_range_is_named(backend: str) -> None:
     if backend != "cpu":
         pytest.skip("a GPU answers with NaN instead: reading the position back would synchronize")
@@ -155,3 +174,22 @@ def test_subnormal_half_logits_count(backend: str) -> None:
     pixels = cross_entropy(x, torch.zeros(1, 1, 8, dtype=torch.uint8), reduction="none", backend=backend)
     want = F.cross_entropy(x.double(), torch.zeros(1, 1, 8, dtype=torch.int64), reduction="none")
     torch.testing.assert_close(pixels.double(), want, rtol=4e-7, atol=0)
+
+
+def test_opcheck(backend: str) -> None:
+    target, weights = torch.randint(0, 3, (2, 4, 5)), (torch.rand(3), torch.rand(2, 4, 5))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(2, 3, 4, 5).contiguous(memory_format=layout)
+        for reduction in range(3):
+            for with_grad in (False, True) if backend == "cpu" and reduction == 2 else (reduction == 1,):
+                args = (x, target, *weights, 255, reduction, 0.1, with_grad, backend)
+                torch.library.opcheck(torch.ops.fcn_kernels.cross_entropy.default, args)
+
+
+def test_double_backward_is_refused(backend: str) -> None:
+    x, target = torch.randn(1, 3, 4, 4, requires_grad=True), torch.zeros(1, 4, 4, dtype=torch.int64)
+    for reduction in ("mean", "sum", "none"):
+        loss = cross_entropy(x, target, reduction=reduction, backend=backend).sum()
+        (grad,) = torch.autograd.grad(loss, x, create_graph=True)
+        with pytest.raises(RuntimeError, match="cross_entropy has no second derivative"):
+            grad.sum().backward()

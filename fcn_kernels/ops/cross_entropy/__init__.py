@@ -27,8 +27,8 @@ def cross_entropy(
     """Softmax cross-entropy over dim 1, for maps of logits with few classes.
 
     Replaces ``F.cross_entropy(logits, target, weight, ...)``, with a weight for each pixel besides. Reads the logits
-    once and, where a gradient is needed, writes it in the same pass: no log-probabilities are stored. (Where logits
-    come from upsampling, ``upsample_cross_entropy`` needs no logits at all.)
+    once forward; the gradient is written in the same pass on a CPU, and by one more read and write on a GPU. No
+    log-probabilities are stored. (Where logits come from upsampling, ``upsample_cross_entropy`` needs none at all.)
 
     Args:
         logits: ``[N, C, H, W]``, float32, bfloat16, float16 or float64, contiguous or channels_last.
@@ -55,14 +55,17 @@ def cross_entropy(
     backend = choose("cross_entropy", backend, logits)
     if backend == "reference":
         return cross_entropy_reference(logits, target, weight, pixel_weight, ignore_index, reduction, label_smoothing)
-    function = _PixelLoss if reduction == "none" else _ReducedLoss
+    # CPU kernels make the gradient of a reduced loss in the forward pass, others when backward asks for it.
+    function = _GradientInForward if backend == "cpu" and reduction != "none" else _GradientInBackward
     loss: Tensor = function.apply(
         logits, target, weight, pixel_weight, ignore_index, REDUCTIONS.index(reduction), label_smoothing, backend
     )
     return loss
 
 
-class _ReducedLoss(torch.autograd.Function):
+class _GradientInForward(torch.autograd.Function):
+    """One pass over the logits in all, for the usual incoming gradient of 1 that a CPU can look at."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -75,7 +78,7 @@ class _ReducedLoss(torch.autograd.Function):
         label_smoothing: float,
         backend: str,
     ) -> Tensor:
-        loss, grad = _forward(
+        loss, grad, _ = _forward(
             logits,
             target,
             weight,
@@ -92,15 +95,18 @@ class _ReducedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         logits, grad = ctx.saved_tensors
-        # The usual incoming gradient is 1, and a pass over the full-resolution gradient is worth a look at it. A look
-        # is free on a CPU only: elsewhere it would wait for the device.
-        one = grad_loss.device.type == "cpu" and not torch.compiler.is_compiling() and bool(grad_loss == 1)
+        # A pass over the full-resolution gradient is worth a look at the incoming one.
+        one = not torch.compiler.is_compiling() and bool(grad_loss == 1)
         grad_logits = grad if one else grad * grad_loss.to(grad.dtype)
         return first_order_only("cross_entropy", grad_logits, logits, grad_loss), *(None,) * 7
 
 
-class _PixelLoss(torch.autograd.Function):
-    """reduction="none": the gradient is that of the sum with each pixel weighed by its incoming gradient."""
+class _GradientInBackward(torch.autograd.Function):
+    """The gradient is that of the sum with each pixel weighed by its incoming gradient as well.
+
+    A GPU cannot look at the incoming gradient without waiting, and to multiply a gradient made in forward would be one
+    more pass over it than reading the logits again; in float16 a scaled loss would come too late to save small values.
+    """
 
     @staticmethod
     def forward(
@@ -114,19 +120,20 @@ class _PixelLoss(torch.autograd.Function):
         label_smoothing: float,
         backend: str,
     ) -> Tensor:
-        ctx.options = (ignore_index, REDUCTIONS.index("sum"), label_smoothing)
-        ctx.backend = backend
-        ctx.save_for_backward(logits, target, weight, pixel_weight)
-        loss, _ = _forward(
+        loss, _, scale = _forward(
             logits, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, False, backend
         )
+        ctx.options = (ignore_index, REDUCTIONS.index("sum"), label_smoothing, True, backend)
+        ctx.save_for_backward(logits, target, weight, pixel_weight, scale)
         return loss  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        logits, target, weight, pixel_weight = ctx.saved_tensors
-        pixel_weight = grad_loss if pixel_weight is None else grad_loss * pixel_weight
-        _, grad = _forward(logits, target, weight, pixel_weight, *ctx.options, True, ctx.backend)
+        logits, target, weight, pixel_weight, scale = ctx.saved_tensors
+        scaled = (grad_loss * scale if scale.numel() > 0 else grad_loss).expand(target.shape)
+        _, grad, _ = _forward(
+            logits, target, weight, scaled if pixel_weight is None else scaled * pixel_weight, *ctx.options
+        )
         return first_order_only("cross_entropy", grad, logits, grad_loss), *(None,) * 7
 
 
@@ -140,16 +147,20 @@ def _run(
     label_smoothing: float,
     with_grad: bool,
     backend: str,
-) -> tuple[Tensor, Tensor]:
-    """The loss (of each pixel for "none") and the gradient of the reduced loss (empty unless asked for)."""
-    loss, grad = _fake(
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss (of each pixel for "none"); the gradient of the reduced loss, or empty; and, of backends whose gradient
+    waits for backward, what makes the gradient of the sum that of the mean: 1 / sum of weights, or 0 if they are none.
+    """
+    loss, grad, scale = _fake(
         logits, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, with_grad, backend
     )
+    if target.numel() == 0:
+        return loss.zero_(), grad, scale.zero_()
     implementation("cross_entropy", backend).cross_entropy(
         logits, target, weight, pixel_weight, ignore_index, REDUCTIONS[reduction], label_smoothing,
-        loss, grad if with_grad else None,
+        loss, grad if with_grad else None, **({"scale": scale} if scale.numel() > 0 else {}),
     )  # fmt: skip
-    return loss, grad
+    return loss, grad, scale
 
 
 def _fake(
@@ -162,17 +173,18 @@ def _fake(
     label_smoothing: float,
     with_grad: bool,
     backend: str,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     shape = (logits.shape[0], logits.shape[2], logits.shape[3]) if REDUCTIONS[reduction] == "none" else ()
     grad = torch.empty_like(logits) if with_grad else logits.new_empty((0,))
-    return logits.new_empty(shape, dtype=dtype), grad
+    waits = backend != "cpu" and REDUCTIONS[reduction] == "mean"
+    return logits.new_empty(shape, dtype=dtype), grad, logits.new_empty(() if waits else (0,), dtype=dtype)
 
 
 _forward = define_op(
     "cross_entropy",
     "(Tensor logits, Tensor target, Tensor? weight, Tensor? pixel_weight, int ignore_index, int reduction, "
-    "float label_smoothing, bool with_grad, str backend) -> (Tensor, Tensor)",
+    "float label_smoothing, bool with_grad, str backend) -> (Tensor, Tensor, Tensor)",
     _run,
     _fake,
 )

@@ -21,9 +21,6 @@ def cross_entropy(
     grad: Tensor | None,
 ) -> None:
     """Writes ``loss`` (of each pixel where ``reduction`` is "none") and, unless None, ``grad``."""
-    if target.numel() == 0:
-        loss.zero_()
-        return
     sums = torch.float64 if logits.dtype == torch.float64 else torch.float32
     weight = None if weight is None else weight.detach().to(sums).contiguous()
     pixel_weight = None if pixel_weight is None else pixel_weight.detach().to(sums)
