@@ -35,7 +35,7 @@ struct Planes {
 template <class T, class S>
 inline void finish_row(S* out, const T* row, const S* skip, int64_t count, int64_t total) {
     if constexpr (sizeof(S) == sizeof(float) && sizeof(T) == sizeof(float)) {
-        if (can_stream(out, count, total)) {
+        if (large(total) && aligned(out) && count % kLanes<T> == 0) {
             for (int64_t i = 0; i < count; i += kLanes<T>) stream(out + i, skip ? load(row + i) + load(skip + i) : load(row + i));
             return;
         }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -52,6 +53,34 @@ inline void store(T* p, Vec<T> v) {
     *reinterpret_cast<typename VectorOf<T>::unaligned*>(p) = v;
 }
 
+// The first `count` lanes; the others are 0, and nothing past `count` is touched.
+template <class T>
+inline Vec<T> load_some(const T* p, int count) {
+    Vec<T> v = {};
+    for (int i = 0; i < count; ++i) v[i] = p[i];
+    return v;
+}
+
+template <class T>
+inline void store_some(T* p, Vec<T> v, int count) {
+    for (int i = 0; i < count; ++i) p[i] = v[i];
+}
+
+#if defined(__AVX512F__)
+inline Vec<float> load_some(const float* p, int count) {
+    return (Vec<float>)_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), p);
+}
+inline void store_some(float* p, Vec<float> v, int count) {
+    _mm512_mask_storeu_ps(p, __mmask16((1u << count) - 1), (__m512)v);
+}
+#elif defined(__AVX2__)
+inline __m256i first_lanes(int count) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline Vec<float> load_some(const float* p, int count) { return (Vec<float>)_mm256_maskload_ps(p, first_lanes(count)); }
+inline void store_some(float* p, Vec<float> v, int count) { _mm256_maskstore_ps(p, first_lanes(count), (__m256)v); }
+#endif
+
 template <class T>
 inline Vec<T> splat(T value) {
     return Vec<T>{} + value;
@@ -66,6 +95,20 @@ template <class V>
 inline V vmin(V a, V b) {
     return a < b ? a : b;
 }
+
+// The larger of x and low; NaN where x is. The processors' own maximum, which the compiler makes of `low > x ? low : x`
+// only while `low` is not a constant.
+inline Vec<float> vmax_or_nan(Vec<float> x, Vec<float> low) {
+#if defined(__AVX512F__)
+    return (Vec<float>)_mm512_max_ps((__m512)low, (__m512)x);
+#elif defined(__AVX2__)
+    return (Vec<float>)_mm256_max_ps((__m256)low, (__m256)x);
+#else
+    return low > x ? low : x;
+#endif
+}
+
+inline Vec<double> vmax_or_nan(Vec<double> x, Vec<double> low) { return low > x ? low : x; }
 
 template <class T>
 inline T sum(Vec<T> v) {
@@ -92,10 +135,12 @@ inline bool any(M mask) {
 }
 
 // exp, relative error below one unit in the last place (2 in float64); results too small for a normal number become
-// 0 and NaN stays NaN. Not for arguments above 88 (709). p(0) = 1 exactly: geometric progressions of it must not drift.
+// 0 or subnormal, and NaN stays NaN. Not for arguments above 88 (709). p(0) = 1 exactly: geometric progressions of it
+// must not drift.
 inline Vec<float> vexp(Vec<float> x) {
-    const float kRound = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer, held in the low bits
-    const Vec<float> y = vmax(x, splat(-87.3f));
+    // 1.5 * 2^23 + 127: adding it rounds to an integer, held in the low bits as the exponent field of a power of two.
+    const float kRound = 12583039.f;
+    const Vec<float> y = vmax_or_nan(x, splat(-88.f));  // where that field is 0, and so is the power
     const Vec<float> shifted = y * 1.44269504088896341f + kRound;
     const Vec<float> n = shifted - kRound;
     const Vec<float> r = (y - n * 0.693145751953125f) - n * 1.42860682030941723e-6f;  // ln 2 in two parts
@@ -105,14 +150,12 @@ inline Vec<float> vexp(Vec<float> x) {
     p = p * r + 1.666657689e-01f;
     p = p * r + 0.5f;
     p = p * (r * r) + r + 1.f;
-    const Vec<int32_t> scaled = (Vec<int32_t>)p + (((Vec<int32_t>)shifted) << 23);
-    const Vec<float> result = x < -87.3f ? Vec<float>{} : (Vec<float>)scaled;
-    return x != x ? x : result;
+    return p * (Vec<float>)(((Vec<int32_t>)shifted) << 23);
 }
 
 inline Vec<double> vexp(Vec<double> x) {
-    const double kRound = 6755399441055744.0;  // 1.5 * 2^52
-    const Vec<double> y = vmax(x, splat(-708.0));
+    const double kRound = 6755399441056767.0;  // 1.5 * 2^52 + 1023
+    const Vec<double> y = vmax_or_nan(x, splat(-709.0));
     const Vec<double> shifted = y * 1.4426950408889634074 + kRound;
     const Vec<double> n = shifted - kRound;
     const Vec<double> r = (y - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10;
@@ -128,9 +171,7 @@ inline Vec<double> vexp(Vec<double> x) {
     p = p * r + 1.66666666666666713e-01;
     p = p * r + 0.5;
     p = p * (r * r) + r + 1.0;
-    const Vec<int64_t> scaled = (Vec<int64_t>)p + (((Vec<int64_t>)shifted) << 52);
-    const Vec<double> result = x < -708.0 ? Vec<double>{} : (Vec<double>)scaled;
-    return x != x ? x : result;
+    return p * (Vec<double>)(((Vec<int64_t>)shifted) << 52);
 }
 
 // log of positive normal numbers; NaN stays NaN.
@@ -175,14 +216,47 @@ inline Vec<float> reciprocal(Vec<float> x) {
 
 inline Vec<double> reciprocal(Vec<double> x) { return 1.0 / x; }
 
-// Stores that bypass the cache, for results larger than it: they save reading each line before it is written.
-inline bool can_stream(const float* out, int64_t count, int64_t total) {
-    return kVectorBytes >= 32 && total > (4 << 20) && reinterpret_cast<uintptr_t>(out) % kVectorBytes == 0 &&
-           count % kLanes<float> == 0;
+template <int kFirst, int kStep, class T, int... I>
+inline Vec<T> every(Vec<T> a, Vec<T> b, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(a, b, (kFirst + kStep * I)...);
 }
+template <int kFirst, class T, int... I>
+inline Vec<T> in_turn(Vec<T> a, Vec<T> b, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(a, b, (kFirst + I / 2 + I % 2 * kLanes<T>)...);
+}
+
+// a0 b0 a1 b1 ..., in two vectors.
+template <class T>
+inline void interleave(Vec<T> a, Vec<T> b, Vec<T>& first, Vec<T>& second) {
+    constexpr std::make_integer_sequence<int, kLanes<T>> lanes{};
+    first = in_turn<0, T>(a, b, lanes);
+    second = in_turn<kLanes<T> / 2, T>(a, b, lanes);
+}
+
+// The inverse.
+template <class T>
+inline void deinterleave(Vec<T> first, Vec<T> second, Vec<T>& a, Vec<T>& b) {
+    constexpr std::make_integer_sequence<int, kLanes<T>> lanes{};
+    a = every<0, 2, T>(first, second, lanes);
+    b = every<1, 2, T>(first, second, lanes);
+}
+
+// A square of numbers, a vector to a row: rows become columns.
+template <class T>
+inline void transpose(Vec<T>* row) {
+    constexpr int L = kLanes<T>;
+    Vec<T> next[L];
+    for (int stage = 1; stage < L; stage *= 2) {
+        for (int i = 0; i < L / 2; ++i) interleave<T>(row[i], row[i + L / 2], next[2 * i], next[2 * i + 1]);
+        for (int i = 0; i < L; ++i) row[i] = next[i];
+    }
+}
+
+// Stores that bypass the cache, for results larger than it: they save reading each line before it is written.
+inline bool large(int64_t total) { return kVectorBytes >= 32 && total > (4 << 20); }
 template <class S>
-inline bool can_stream(const S*, int64_t, int64_t) {
-    return false;
+inline bool aligned(const S* out) {
+    return reinterpret_cast<uintptr_t>(out) % kVectorBytes == 0;
 }
 
 inline void stream(float* out, Vec<float> v) {

@@ -4,11 +4,10 @@
 
 #include "../common/cells.h"
 #include "../common/parallel.h"
+#include "tile.h"
 
 namespace fcn::FCN_ISA {
 namespace {
-
-constexpr int kTile = 256;  // pixels; whole cache lines of every class plane, and long enough for the prefetchers
 
 struct TaskResult {
     double loss, weight;
@@ -17,9 +16,10 @@ struct TaskResult {
 
 template <class T>
 struct Scratch {
-    T *tile;                     // [C][kTile]
-    T *peak, *sum, *target_score, *smooth, *label_weight, *pixel;
-    int32_t* label;              // -1 where the pixel does not count
+    T* tile;  // [C][kTile]: logits, then exponentials
+    T* pixels;  // [kTile][C]: a gradient on its way past the cache
+    T *peak, *sum, *target_score, *smooth, *label_weight, *pixel, *excess;
+    int32_t* label;  // 0 where the pixel does not count
 };
 
 template <class T, class S>
@@ -47,7 +47,8 @@ public:
             for (int i = 0; i < threads; ++i) {
                 Scratch<T> s;
                 s.tile = arena.take<T>(int64_t(classes) * kTile);
-                T** const pixel_rows[] = {&s.peak, &s.sum, &s.target_score, &s.smooth, &s.label_weight, &s.pixel};
+                s.pixels = arena.take<T>(past_cache() ? int64_t(classes) * kTile : 0);
+                T** const pixel_rows[] = {&s.peak, &s.sum, &s.target_score, &s.smooth, &s.label_weight, &s.pixel, &s.excess};
                 for (T** row : pixel_rows) *row = arena.take<T>(kTile);
                 s.label = arena.take<int32_t>(kTile);
                 if (scratch) scratch[i] = s;
@@ -65,13 +66,9 @@ public:
 
         CrossEntropyResult total{0, -1};
         scale = 1;
-        double mean = 1;
-        if (a.mean) {  // the divisor comes first, so that the gradient is written once, scaled
+        if (a.mean && a.grad.data) {  // the divisor comes first, so that the gradient is written once, scaled
             run_tasks(tasks, strips, threads, [&](int thread, int64_t strip, TaskResult& result) { count(scratch[thread], strip, result); });
-            double weights = 0;
-            for (int64_t i = 0; i < tasks; ++i) weights += results[i].weight;
-            mean = weights != 0 ? 1 / weights : 0;
-            scale = T(mean);
+            scale = T(mean_factor(tasks));
         }
         run_tasks(tasks, strips, threads, [&](int thread, int64_t strip, TaskResult& result) {
             tile(scratch[thread], strip, result);
@@ -80,7 +77,7 @@ public:
             total.loss += results[i].loss;
             if (total.bad_pixel < 0) total.bad_pixel = results[i].bad_pixel;
         }
-        total.loss *= mean;
+        if (a.mean) total.loss *= mean_factor(tasks);
         return total;
     }
 
@@ -98,6 +95,12 @@ private:
         });
     }
 
+    double mean_factor(int64_t tasks) const {
+        double weights = 0;
+        for (int64_t i = 0; i < tasks; ++i) weights += results[i].weight;
+        return weights != 0 ? 1 / weights : 0;
+    }
+
     struct Strip {
         int64_t n, y, x;
         int count;
@@ -106,6 +109,25 @@ private:
     Strip locate(int64_t strip) const {
         const int64_t tile = strip % tiles, row = strip / tiles;
         return {row / rows, row % rows, tile * kTile, int(imin(kTile, columns - tile * kTile))};
+    }
+
+    // The common case, adjacent labels without weights, as a loop that becomes vectors. False if some label is out of range.
+    template <class Label>
+    bool read_plain_labels(Scratch<T>& s, const Label* labels, int count) const {
+        using Wide = std::conditional_t<sizeof(Label) == 8, int64_t, int32_t>;
+        const Wide ignored = Wide(a.ignore_index), end = Wide(classes);
+        const Wide none = int64_t(ignored) == a.ignore_index ? 0 : 1;  // no label has that value
+        int32_t* const out = s.label;
+        T *const weight = s.label_weight, *const pixel = s.pixel;
+        Wide bad = 0;
+        for (int i = 0; i < count; ++i) {
+            const Wide label = Wide(labels[i]);
+            const Wide valid = Wide(label != ignored) | none;
+            bad |= valid & (Wide(label < 0) | Wide(label >= end));
+            out[i] = int32_t(label * valid);
+            weight[i] = pixel[i] = T(int32_t(valid));
+        }
+        return !bad;
     }
 
     // Labels, class weights and pixel weights of a strip.
@@ -117,21 +139,10 @@ private:
             using Label = std::remove_pointer_t<decltype(type)>;
             const Label* labels = static_cast<const Label*>(a.target.data) + at.n * a.target.stride[0] + at.y * a.target.stride[1] + at.x * a.target.stride[2];
             const int64_t stride = a.target.stride[2];
-            bool plain = stride == 1 && !class_weight && !pixel_weight;
-            if (plain) {  // the common case, as loops that become vectors
-                int32_t bad = 0;
-                for (int i = 0; i < at.count; ++i) {
-                    const int64_t label = int64_t(labels[i]);
-                    const bool valid = label != a.ignore_index;
-                    bad |= valid & ((label < 0) | (label >= classes));
-                    s.label[i] = valid ? int32_t(label) : -1;
-                    s.label_weight[i] = s.pixel[i] = valid ? T(1) : T(0);
-                }
-                plain = !bad;
-            }
+            bool plain = stride == 1 && !class_weight && !pixel_weight && read_plain_labels(s, labels, at.count);
             for (int i = 0; i < at.count && !plain; ++i) {
                 const int64_t label = int64_t(labels[i * stride]);
-                s.label[i] = -1;
+                s.label[i] = 0;
                 s.label_weight[i] = s.pixel[i] = 0;
                 if (label == a.ignore_index) continue;
                 if (label < 0 || label >= classes) {
@@ -145,10 +156,10 @@ private:
                 s.label_weight[i] = pixel * (class_weight ? class_weight[label] : T(1));
             }
         });
-        for (int i = at.count; i < kTile; ++i) s.label[i] = -1, s.label_weight[i] = s.pixel[i] = 0;
-        T weight = 0;
-        for (int i = 0; i < kTile; i += kLanes<T>) weight += sum<T>(load(s.label_weight + i));
-        result.weight += double(weight);
+        for (int i = at.count; i < kTile; ++i) s.label[i] = 0, s.label_weight[i] = s.pixel[i] = 0;
+        Vec<T> weight = {};
+        for (int i = 0; i < kTile; i += kLanes<T>) weight += load(s.label_weight + i);
+        result.weight += double(sum<T>(weight));
     }
 
     void count(Scratch<T>& s, int64_t strip, TaskResult& result) const { read_labels(s, locate(strip), result); }
@@ -158,29 +169,38 @@ private:
                at.x * a.logits.stride[3];
     }
 
-    // The strip's logits as [C][kTile], and the largest of each pixel.
     void read_logits(Scratch<T>& s, const Strip& at) const {
         const int64_t sc = a.logits.stride[1], sx = a.logits.stride[3];
         const S* from = logits_at(at);
-        if (sx == 1) {
+        if (sx == 1) return read_planes(s.tile, s.peak, from, sc, classes, at.count);
+        if (sc == 1) return read_pixels(s.tile, s.peak, from, sx, classes, at.count);
+        read_strided(s.tile, s.peak, from, sc, sx, classes, at.count);
+    }
+
+    // The sums of exponentials relative to each pixel's peak; the tile keeps the exponentials if kKeep. Meanwhile the next
+    // strip's logits travel: prefetching never faults.
+    template <bool kKeep, bool kSmooth>
+    void exponentials(Scratch<T>& s, const S* next, int64_t next_stride) const {
+        using V = Vec<T>;
+        constexpr int L = kLanes<T>, kGroup = 4;
+        for (int i = 0; i < kTile; i += kGroup * L) {
+            V peak[kGroup], total[kGroup] = {}, smoothed[kGroup] = {};
+            for (int j = 0; j < kGroup; ++j) peak[j] = load(s.peak + i + j * L);
             for (int c = 0; c < classes; ++c) {
-                T* to = s.tile + c * kTile;
-                const S* plane = from + c * sc;
-                for (int i = 0; i < at.count; ++i) to[i] = T(to_number(plane[i]));
-                for (int i = 0; i < at.count; ++i) s.peak[i] = c == 0 || to[i] > s.peak[i] ? to[i] : s.peak[i];
+                T* p = s.tile + c * kTile + i;
+                for (int j = 0; j < kGroup; ++j) {
+                    __builtin_prefetch(next + c * next_stride + i + j * L);
+                    const V v = load(p + j * L) - peak[j], e = vexp(v);
+                    total[j] += e;
+                    if (kKeep) store(p + j * L, e);
+                    if (kSmooth) smoothed[j] += smoothing[c] * v;
+                }
             }
-        } else {
-            for (int i = 0; i < at.count; ++i) {
-                for (int c = 0; c < classes; ++c) s.tile[c * kTile + i] = T(to_number(from[i * sx + c * sc]));
-            }
-            for (int c = 0; c < classes; ++c) {
-                const T* to = s.tile + c * kTile;
-                for (int i = 0; i < at.count; ++i) s.peak[i] = c == 0 || to[i] > s.peak[i] ? to[i] : s.peak[i];
+            for (int j = 0; j < kGroup; ++j) {
+                store(s.sum + i + j * L, total[j]);
+                store(s.smooth + i + j * L, smoothed[j]);
             }
         }
-        if (at.count == kTile) return;
-        for (int c = 0; c < classes; ++c) std::memset(s.tile + c * kTile + at.count, 0, sizeof(T) * (kTile - at.count));
-        for (int i = at.count; i < kTile; ++i) s.peak[i] = 0;
     }
 
     void tile(Scratch<T>& s, int64_t strip, TaskResult& result) const {
@@ -190,80 +210,54 @@ private:
         read_labels(s, at, result);
         read_logits(s, at);
         const FlushSubnormals flush;  // not before: subnormal float16 logits are read through subnormal float32
-        const bool smooth = a.label_smoothing > 0;
-        for (int i = 0; i < kTile; ++i) s.target_score[i] = s.label[i] < 0 ? T(0) : s.tile[s.label[i] * kTile + i];
-        // The next strip's logits travel while this one's exponentials are computed. Prefetching never faults.
+        for (int i = 0; i < kTile; ++i) s.target_score[i] = s.tile[s.label[i] * kTile + i];
+        const bool smooth = a.label_smoothing > 0, keep = a.grad.data;
         const S* const next = logits_at(at) + kTile * a.logits.stride[3];
-        const int64_t plane = a.logits.stride[1];
-        for (int i = 0; i < kTile; i += L) {
-            const V peak = load(s.peak + i);
-            V total = {}, smoothed = {};
-            for (int c = 0; c < classes; ++c) {
-                T* p = s.tile + c * kTile + i;
-                __builtin_prefetch(next + c * plane + i);
-                const V v = load(p) - peak, e = vexp(v);
-                total += e;
-                store(p, e);
-                if (smooth) smoothed += smoothing[c] * v;
-            }
-            store(s.sum + i, total);
-            store(s.smooth + i, smoothed);
-        }
+        const int64_t next_stride = a.logits.stride[3] == 1 ? a.logits.stride[1] : kTile;
+        if (smooth) keep ? exponentials<true, true>(s, next, next_stride) : exponentials<false, true>(s, next, next_stride);
+        else keep ? exponentials<true, false>(s, next, next_stride) : exponentials<false, false>(s, next, next_stride);
         // loss = (hard w + smoothing) (log sum) - hard w (score - peak) - smoothed, where w is the label's weight
         V losses = {};
-        T* const pixel_loss = static_cast<T*>(a.pixel_loss.data);
         for (int i = 0; i < kTile; i += L) {
             const V pixel = load(s.pixel + i), w = hard * load(s.label_weight + i), total = load(s.sum + i);
             const V a_lse = w + smoothing_total * pixel;
-            const V lse = vlog(total);
-            V loss = a_lse * lse - w * (load(s.target_score + i) - load(s.peak + i)) - pixel * load(s.smooth + i);
+            V loss = a_lse * vlog(total) - w * (load(s.target_score + i) - load(s.peak + i)) - pixel * load(s.smooth + i);
             loss = pixel != T(0) ? loss : V{};  // nothing of a pixel that does not count, NaN included
             losses += loss;
-            store(s.sum + i, pixel != T(0) ? scale * a_lse / total : V{});
             store(s.smooth + i, loss);
+            store(s.sum + i, pixel != T(0) ? scale * a_lse / total : V{});
+            store(s.excess + i, w != T(0) ? w * total / a_lse : V{});
         }
         result.loss += double(sum<T>(losses));
-        if (pixel_loss) {
+        if (a.pixel_loss.data) {
+            T* const pixel_loss = static_cast<T*>(a.pixel_loss.data);
             std::memcpy(pixel_loss + (at.n * rows + at.y) * columns + at.x, s.smooth, sizeof(T) * at.count);
         }
-        if (a.grad.data) write_gradient(s, at);
+        if (a.grad.data) write_gradient(s, at, smooth);
     }
 
-    void write_gradient(Scratch<T>& s, const Strip& at) const {
-        using V = Vec<T>;
-        constexpr int L = kLanes<T>;
-        const bool smooth = a.label_smoothing > 0;
+    bool past_cache() const { return std::is_same_v<S, float> && a.grad.data && large(images * classes * rows * columns); }
+
+    // scale (a_lse exp / sum - hard w [at the label] - smoothing pixel), the middle term taken off the exponential.
+    void write_gradient(Scratch<T>& s, const Strip& at, bool smooth) const {
+        for (int i = 0; i < kTile; ++i) s.tile[s.label[i] * kTile + i] -= s.excess[i];
+        const auto gradient = [smooth, scale = scale, tile = s.tile, factor = s.sum, counts = s.pixel, smoothing = smoothing](int c, int i) {
+            const Vec<T> pixel = load(counts + i);
+            Vec<T> g = load(factor + i) * load(tile + c * kTile + i);
+            if (smooth) g -= scale * smoothing[c] * pixel;
+            return pixel != T(0) ? g : Vec<T>{};
+        };
         const int64_t sc = a.grad.stride[1], sx = a.grad.stride[3];
         S* const to = static_cast<S*>(a.grad.data) + at.n * a.grad.stride[0] + at.y * a.grad.stride[2] + at.x * sx;
-        for (int c = 0; c < classes; ++c) {
-            T* p = s.tile + c * kTile;
-            for (int i = 0; i < kTile; i += L) {
-                const V factor = load(s.sum + i);
-                V g = factor * load(p + i);
-                if (smooth) g -= scale * smoothing[c] * load(s.pixel + i);
-                store(p + i, factor != T(0) || smooth ? g : V{});
+        if (sx == 1) return write_planes<T>(to, sc, classes, at.count, past_cache(), gradient);
+        if (sc != 1) return write_strided<T>(to, sc, sx, classes, at.count, gradient);
+        if constexpr (std::is_same_v<S, float>) {
+            if (past_cache() && sx == classes && aligned(to)) {
+                write_pixels<T>(s.pixels, sx, classes, at.count, gradient);
+                return stream_all(to, s.pixels, at.count * sx);
             }
         }
-        for (int i = 0; i < at.count; ++i) {
-            if (s.label[i] >= 0) s.tile[s.label[i] * kTile + i] -= scale * hard * s.label_weight[i];
-        }
-        if (sx == 1) {
-            for (int c = 0; c < classes; ++c) write_row(to + c * sc, s.tile + c * kTile, at.count);
-        } else {
-            for (int i = 0; i < at.count; ++i) {
-                for (int c = 0; c < classes; ++c) from_number(s.tile[c * kTile + i], to[i * sx + c * sc]);
-            }
-        }
-    }
-
-    void write_row(S* to, const T* from, int count) const {
-        if constexpr (sizeof(S) == sizeof(float) && sizeof(T) == sizeof(float)) {
-            if (can_stream(to, count, images * classes * rows * columns)) {
-                for (int i = 0; i < count; i += kLanes<T>) stream(to + i, load(from + i));
-                return;
-            }
-        }
-        for (int i = 0; i < count; ++i) from_number(from[i], to[i]);
+        write_pixels<T>(to, sx, classes, at.count, gradient);
     }
 
     const CrossEntropyArgs& a;

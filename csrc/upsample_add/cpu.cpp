@@ -21,46 +21,6 @@ struct Doubling {
     }
 };
 
-// Even and odd pixels from vectors to memory in turn, and back.
-template <class T>
-inline void interleave(T* out, Vec<T> even, Vec<T> odd) {
-    constexpr int L = kLanes<T>;
-    T pairs[2 * L];
-    for (int i = 0; i < L; ++i) pairs[2 * i] = even[i], pairs[2 * i + 1] = odd[i];
-    std::memcpy(out, pairs, sizeof pairs);
-}
-
-template <class T>
-inline void deinterleave(const T* from, Vec<T>& even, Vec<T>& odd) {
-    for (int i = 0; i < kLanes<T>; ++i) even[i] = from[2 * i], odd[i] = from[2 * i + 1];
-}
-
-#if defined(__AVX512F__)
-template <>
-inline void deinterleave(const float* from, Vec<float>& even, Vec<float>& odd) {
-    const Vec<float> a = load(from), b = load(from + 16);
-    even = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    odd = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-}
-template <>
-inline void interleave(float* out, Vec<float> even, Vec<float> odd) {
-    store(out, __builtin_shufflevector(even, odd, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
-    store(out + 16, __builtin_shufflevector(even, odd, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
-}
-#elif defined(__AVX2__)
-template <>
-inline void deinterleave(const float* from, Vec<float>& even, Vec<float>& odd) {
-    const Vec<float> a = load(from), b = load(from + 8);
-    even = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
-    odd = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
-}
-template <>
-inline void interleave(float* out, Vec<float> even, Vec<float> odd) {
-    store(out, __builtin_shufflevector(even, odd, 0, 8, 1, 9, 2, 10, 3, 11));
-    store(out + 8, __builtin_shufflevector(even, odd, 4, 12, 5, 13, 6, 14, 7, 15));
-}
-#endif
-
 // One output row from the vertically mixed values at the column corners. inner = 1.
 template <class T>
 void expand_plane(T* out, const T* corner, const Runs& columns, const Doubling& doubling) {
@@ -84,7 +44,10 @@ void expand_plane(T* out, const T* corner, const Runs& columns, const Doubling& 
     for (int p = doubling.first; p < doubling.end; p += L) {
         const int at = int(imin(p, doubling.end - L));  // the last vector overlaps the one before
         const Vec<T> left = load(corner + at), slope = load(corner + at + 1) - left;
-        interleave<T>(out + columns.run[at].first, left + even * slope, left + odd * slope);
+        Vec<T> first, second;
+        interleave<T>(left + even * slope, left + odd * slope, first, second);
+        store(out + columns.run[at].first, first);
+        store(out + columns.run[at].first + L, second);
     }
     expand(doubling.end, columns.count);
 }
@@ -113,7 +76,8 @@ void gather_plane(T* corner, const T* row, const Runs& columns, const Doubling& 
         const T t = T(columns.run[p].t);
         for (; p + L <= doubling.end; p += L) {
             Vec<T> even, odd;
-            deinterleave(row + columns.run[p].first, even, odd);
+            const T* pixel = row + columns.run[p].first;
+            deinterleave<T>(load(pixel), load(pixel + L), even, odd);
             const Vec<T> right = t * even + (t + step) * odd;
             // Each corner is one cell's left and the next one's right.
             store(corner + p, load(corner + p) + ((even + odd) - right));
