@@ -180,7 +180,7 @@ def _info(options: argparse.Namespace, _: list[str]) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from .models import describe
+    from .summary import describe
     from .weights import load_weights
 
     weights = load_weights(options.weights)

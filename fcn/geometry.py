@@ -9,44 +9,79 @@ from typing import Literal
 from fcn_kernels import BilinearGrid, CoordMap
 from fcn_kernels.grid import Border
 
+Kind = Literal["conv", "linear", "pool", "avg_pool", "lrn", "concat", "conv_transpose"]
+Pointwise = Literal["batch_norm", "relu", "dropout"]
+
 
 @dataclass(frozen=True)
 class Layer:
-    """One convolution, pooling or transposed convolution, the same along rows and columns.
+    """One layer of a network, the same along rows and columns.
 
-    ``channels`` is the number of output channels. Pooling rounds its output size up, as Caffe does: with rounding down,
-    FCN-32s is smaller than its image for 12 of 32 image sizes.
+    ``channels`` is the number of output channels. ``linear`` is fully connected to a map of ``kernel_size`` cells a
+    side; ``pool`` takes the maximum; ``lrn`` is Caffe's local response normalization; ``concat`` joins the channels of
+    its inputs. Pooling rounds its output size up, as Caffe does: with rounding down, FCN-32s is smaller than its image
+    for 12 of 32 image sizes.
     """
 
     name: str
-    kind: Literal["conv", "pool", "conv_transpose"]
+    kind: Kind
     channels: int
-    kernel_size: int
+    kernel_size: int = 1
     stride: int = 1
     padding: int = 0
+    dilation: int = 1
+    groups: int = 1
+    inputs: tuple[str, ...] = ()
+    """Names of the layers that it reads; the one before it if empty."""
+    then: tuple[Pointwise, ...] = ()
+    """What is applied to each element of its output, in this order."""
+
+    @property
+    def field(self) -> int:
+        """Width of the filter with the gaps that dilation makes."""
+        return (self.kernel_size - 1) * self.dilation + 1
 
     def output_size(self, size: int) -> int:
         """Length of the output for an input of length ``size``; ``ValueError`` where nothing would be left."""
+        if self.kind == "linear" and size != self.kernel_size:
+            raise ValueError(f"{self.name}: fully connected to a map of size {self.kernel_size}, got size {size}")
         if self.kind == "conv_transpose":
-            out = self.stride * (size - 1) + self.kernel_size - 2 * self.padding
-        elif self.kind == "conv":
-            out = (size + 2 * self.padding - self.kernel_size) // self.stride + 1
-        else:
-            out = -((self.kernel_size - size - 2 * self.padding) // self.stride) + 1
+            out = self.stride * (size - 1) + self.field - 2 * self.padding
+        elif self.kind in ("pool", "avg_pool"):
+            out = -((self.field - size - 2 * self.padding) // self.stride) + 1
             if (out - 1) * self.stride >= size + self.padding:
                 out -= 1  # The last window would start past the input.
+        else:
+            out = (size + 2 * self.padding - self.field) // self.stride + 1
         if size < 1 or out < 1:
-            raise ValueError(
-                f"{self.name}: an input of size {size} is too small for its kernel of size {self.kernel_size}"
-            )
+            raise ValueError(f"{self.name}: an input of size {size} is too small for its kernel of size {self.field}")
         return out
 
     @property
     def coord_map(self) -> CoordMap:
         """From an index of the output to the coordinate of the input under the center of the filter."""
         if self.kind == "conv_transpose":
-            return CoordMap.conv_transpose(self.kernel_size, self.stride, self.padding)
-        return CoordMap.conv(self.kernel_size, self.stride, self.padding)
+            return CoordMap.conv_transpose(self.field, self.stride, self.padding)
+        return CoordMap.conv(self.kernel_size, self.stride, self.padding, self.dilation)
+
+
+def paths(layers: Iterable[Layer]) -> dict[str, tuple[Layer, ...]]:
+    """For each layer the chain that leads to it from the image; where branches meet, the one that sees most.
+
+    ``ValueError`` for an input that is not a layer before, and for branches whose samples lie at different places.
+    """
+    chains: dict[str, tuple[Layer, ...]] = {}
+    last: tuple[str, ...] = ()
+    for layer in layers:
+        unknown = [name for name in layer.inputs if name not in chains]
+        if unknown:
+            raise ValueError(f"{layer.name}: no layer before it is named {', '.join(unknown)}")
+        branches = [chains[name] for name in layer.inputs or last] or [()]
+        if len({coord_map(branch) for branch in branches}) > 1:
+            raise ValueError(f"{layer.name}: its inputs {', '.join(layer.inputs)} are not aligned")
+        chains[layer.name] = (*max(branches, key=receptive_field), layer)
+        last = (layer.name,)
+    return chains
 
 
 def output_size(layers: Iterable[Layer], size: int) -> int:
@@ -64,15 +99,20 @@ def coord_map(layers: Iterable[Layer]) -> CoordMap:
     return position
 
 
+def total_stride(layers: Iterable[Layer]) -> int:
+    """Input pixels between neighboring output samples of a chain of layers."""
+    return int(coord_map(layers).scale)
+
+
 def receptive_field(layers: Iterable[Layer]) -> int:
     """Width in input pixels of what one output sample of a chain of layers can see."""
     field, step = 1, 1  # `step`: input pixels between neighboring samples.
     for layer in layers:
         if layer.kind == "conv_transpose":
-            field += (-(-layer.kernel_size // layer.stride) - 1) * step
+            field += (-(-layer.field // layer.stride) - 1) * step
             step //= layer.stride
         else:
-            field += (layer.kernel_size - 1) * step
+            field += (layer.field - 1) * step
             step *= layer.stride
     return field
 
@@ -95,6 +135,7 @@ class Upsampling:
     def onto(cls, name: str, channels: int, coarse: CoordMap, fine: CoordMap, border: Border) -> Upsampling:
         """From where the samples of both maps lie in the image; ``ValueError`` where no whole-pixel crop aligns them.
 
+        The kernel of stride s has size 2s (VGG) or 2s - 1 (AlexNet, GoogLeNet), whichever aligns them.
         ``border="zeros"`` is the published transposed convolution, whose output fades to zero at the edges of the map;
         ``"clamp"`` continues the edge values, as ``F.interpolate`` does.
         """
@@ -102,8 +143,11 @@ class Upsampling:
         if ratio.denominator != 1:
             raise ValueError(f"{name}: strides {coarse.scale} and {fine.scale} are not whole multiples")
         stride = int(ratio)
-        layer = Layer(name, "conv_transpose", channels, 2 * stride - stride % 2, stride)
-        upsampled = coarse.then(layer.coord_map)
+        for kernel_size in (2 * stride - stride % 2, 2 * stride - 1):
+            layer = Layer(name, "conv_transpose", channels, kernel_size, stride)
+            upsampled = coarse.then(layer.coord_map)
+            if ((upsampled.shift - fine.shift) / fine.scale).denominator == 1:
+                break
         if upsampled.shift <= fine.shift:
             crop, skip_crop = upsampled.crop_onto(fine), 0
         else:
@@ -116,5 +160,5 @@ class Upsampling:
 
     def grid(self, size: tuple[int, int]) -> BilinearGrid:
         """Where an output of ``size`` samples the coarse map."""
-        grid = BilinearGrid.transposed(self.layer.stride, self.crop, size)
+        grid = BilinearGrid.transposed(self.layer.stride, self.crop, size, self.layer.kernel_size)
         return BilinearGrid(size, grid.step, grid.origin, grid.denominator, self.border)

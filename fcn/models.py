@@ -1,31 +1,31 @@
-"""FCN-32s, FCN-16s and FCN-8s (CVPR 2015, section 4.2; TPAMI 2016, section 4.3)."""
+"""Fully convolutional networks: a trunk made from a classifier, and a head on it (CVPR 2015; TPAMI 2016)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
-from fcn_kernels import CoordMap, upsample_add
 from fcn_kernels.grid import Border
 
-from .backbones import BACKBONES, VGG
-from .geometry import Layer, Upsampling, receptive_field
+from .backbones import BACKBONES, Architecture, Modalities, Net, convolutionalize
+from .geometry import output_size, paths, total_stride
+from .heads import Filter, Head, Stream
 from .scores import Scores
 
-UPSCORES: dict[int, tuple[str, ...]] = {
-    32: ("upscore",),
-    16: ("upscore2", "upscore16"),
-    8: ("upscore2", "upscore_pool4", "upscore8"),
-}
-"""The published names of the upsampling layers by the stride of the finest map; all but the last end in a skip."""
+STRIDES = (32, 16, 8)
+PADS = ("same", "official")
+AT_ONCE_SCALES = {16: 0.01, 8: 0.0001}
+"""What FCN-8s trained at once multiplies the maps of its skips by (TPAMI 2016, section 4.3)."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything needed to rebuild a network: plain values only."""
+    """Everything needed to rebuild a network: plain values only. ``ValueError`` for what makes no network."""
 
     backbone: str = "vgg16"
     """Key of ``fcn.backbones.BACKBONES``."""
@@ -33,73 +33,115 @@ class ModelConfig:
     """32, 16 or 8: FCN-32s, FCN-16s, FCN-8s."""
     classes: int = 21
     pad: str = "same"
-    """``"same"``, or ``"official"``: the published geometry, which pads images by 100."""
+    """``"same"``, or ``"official"``: the published geometry, which pads images by 100 (GoogLeNet: not at all)."""
     in_channels: int = 3
+    """Of an image; 4 for color and depth in one trunk (early fusion). Of each modality where there are several."""
     dropout: float = 0.5
-    """Probability of dropping an element of fc6 and fc7."""
+    """Probability of dropping an element of fc6 and fc7 (GoogLeNet: of the last maps)."""
+    at_once: bool = False
+    """Scale the maps of the skips as FCN-8s trained at once, not in stages, does."""
+    upsampling: Filter = "fixed"
+    """Filters between streams: ``"fixed"`` bilinear, learned for each class (``"diagonal"``), or ``"dense"``: learned
+    from every class to every class."""
+    last_upsampling: Filter = "fixed"
+    """The filter onto the image. Unless it is fixed, scores of full resolution are made."""
+    truncate: str = ""
+    """Layer that is scored in place of the last one: pool5, pool4 and pool3 of TPAMI 2016, table 3."""
+    modalities: tuple[str, ...] = ()
+    """Names of trunks that each see ``in_channels`` of the input and whose scores are summed (late fusion)."""
+    tasks: tuple[tuple[str, int], ...] = ()
+    """Names and numbers of classes of several tasks that share the network; ``classes`` is their sum."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modalities", tuple(self.modalities))
+        object.__setattr__(self, "tasks", tuple((str(name), int(classes)) for name, classes in self.tasks))
+        for name, known in (
+            ("backbone", tuple(BACKBONES)),
+            ("stride", STRIDES),
+            ("pad", PADS),
+            ("upsampling", get_args(Filter)),
+            ("last_upsampling", get_args(Filter)),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        if self.classes < 2:
+            raise ValueError(f"classes must be at least 2, got {self.classes}")
+        if self.at_once and self.stride == 32:
+            raise ValueError("at_once scales skips, and FCN-32s has none: stride must be 16 or 8")
+        if len(set(self.modalities)) != len(self.modalities) or not all(map(str.isidentifier, self.modalities)):
+            raise ValueError(f"modalities must be different names, got {self.modalities}")
+        if self.tasks:
+            sizes = [classes for _, classes in self.tasks]
+            if min(sizes) < 2 or sum(sizes) != self.classes or len(dict(self.tasks)) != len(self.tasks):
+                raise ValueError(f"tasks must have different names and sum to {self.classes} classes, got {self.tasks}")
+            if "dense" in (self.upsampling, self.last_upsampling):
+                raise ValueError("dense upsampling would mix the tasks: use fixed or diagonal")
+
+    @property
+    def architecture(self) -> Architecture:
+        return BACKBONES[self.backbone]
 
 
 class FCN(nn.Module):
-    """A trunk, one 1x1 scoring convolution per stream, and sums of upsampled scores.
-
-    Scoring layers start at zero (the paper found no gain in random values), so a new skip does not change predictions.
-    Bilinear filters are fixed: learning them makes no difference (the authors' FAQ). With ``pad="official"`` scores
-    fade out at the borders of the maps as in the published transposed convolutions, exactly; with ``"same"`` not.
-    """
+    """A trunk and a head. ``pad="official"`` gives what the published networks give, exactly."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        if config.backbone not in BACKBONES:
-            raise ValueError(f"backbone must be one of {tuple(BACKBONES)}, got {config.backbone!r}")
-        if config.stride not in UPSCORES:
-            raise ValueError(f"stride must be one of {tuple(UPSCORES)}, got {config.stride!r}")
-        if config.classes < 2:
-            raise ValueError(f"classes must be at least 2, got {config.classes}")
         self.config = config
-        self.backbone: VGG = BACKBONES[config.backbone](config.pad, config.in_channels, config.dropout)
-
-        deepest, *skips = self.backbone.taps
-        *upscores, last = UPSCORES[config.stride]
+        taps = _taps(config)
+        if config.modalities:
+            self.backbone: Net | Modalities = Modalities({name: _trunk(config, taps) for name in config.modalities})
+        else:
+            self.backbone = _trunk(config, taps)
+        streams = [
+            Stream(
+                tap.layer, tap.score, self.backbone.channels(tap.layer), self.backbone.coord_map(tap.layer), tap.scale
+            )
+            for tap in taps
+        ]
         border: Border = "zeros" if config.pad == "official" else "clamp"
-        self.skips = tuple(skips[: len(upscores)])
-        self.score_fr = self._score(deepest)
-        steps = []
-        position = self.backbone.coord_map(deepest)
-        for name, skip in zip(upscores, self.skips, strict=True):
-            self.add_module(f"score_{skip}", self._score(skip))
-            steps.append(Upsampling.onto(name, config.classes, position, self.backbone.coord_map(skip), border))
-            position = steps[-1].coord_map
-        self.fusions = tuple(steps)
-        self.upscore = Upsampling.onto(last, config.classes, position, CoordMap(), border)
+        self.head = Head(streams, config.stride, config.classes, border, config.upsampling, config.last_upsampling)
+        self.smallest_image = _smallest_image(self)
 
-    def _score(self, tap: str) -> nn.Conv2d:
-        conv = nn.Conv2d(self.backbone.channels(tap), self.config.classes, 1)
-        nn.init.zeros_(conv.weight)
-        nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-        return conv
+    @property
+    def trunks(self) -> dict[str, Net]:
+        """By name of its modality; the name of a single one is empty."""
+        if isinstance(self.backbone, Modalities):
+            return dict(zip(self.config.modalities, self.backbone.trunks(), strict=True))
+        return {"": self.backbone}
 
     def scores(self, images: Tensor) -> Scores:
-        """Coarse scores of preprocessed images ``[N, in_channels, H, W]``, any H, W >= 1.
+        """Coarse scores of preprocessed images ``[N, in_channels, H, W]``, any H, W >= ``smallest_image``: 1, but for
+        FCN-GoogLeNet with the classifier's padding.
 
-        Nothing of size classes x H x W is made. Raises ``ValueError`` or ``TypeError`` for images of another form.
+        Nothing of size classes x H x W is made unless the last upsampling is learned. Raises ``ValueError`` or
+        ``TypeError`` for images of another form, and ``ValueError`` for a network of several tasks.
         """
-        if images.dim() != 4 or images.shape[1] != self.config.in_channels:
-            wanted = f"[N, {self.config.in_channels}, H, W]"
+        if self.config.tasks:
+            names = ", ".join(name for name, _ in self.config.tasks)
+            raise ValueError(f"FCN: this network has scores for each of the tasks {names}: see task_scores")
+        return self._scores(images)
+
+    def task_scores(self, images: Tensor) -> dict[str, Scores]:
+        """``scores`` of each of ``config.tasks``."""
+        if not self.config.tasks:
+            raise ValueError("FCN: this network has one task: see scores")
+        scores = self._scores(images)
+        parts = scores.coarse.split([classes for _, classes in self.config.tasks], dim=1)
+        return {name: Scores(part, scores.grid) for (name, _), part in zip(self.config.tasks, parts, strict=True)}
+
+    def _scores(self, images: Tensor) -> Scores:
+        if images.dim() != 4 or images.shape[1] != self.backbone.in_channels:
+            wanted = f"[N, {self.backbone.in_channels}, H, W]"
             raise ValueError(f"FCN: images must be {wanted}, got shape {tuple(images.shape)}")
-        if images.shape[2] < 1 or images.shape[3] < 1:
-            raise ValueError(f"FCN: images must have at least one pixel, got shape {tuple(images.shape)}")
+        smallest = self.smallest_image
+        if images.shape[2] < smallest or images.shape[3] < smallest:
+            least = "one pixel" if smallest == 1 else f"{smallest} x {smallest} pixels"
+            raise ValueError(f"FCN: images must have at least {least}, got shape {tuple(images.shape)}")
         if not images.is_floating_point():
             raise TypeError(f"FCN: images must be floating point (see fcn.preprocessing), got {images.dtype}")
-        features = self.backbone(images)
-        coarse = self.score_fr(features[self.backbone.taps[0]])
-        for fusion, skip in zip(self.fusions, self.skips, strict=True):
-            feature = features[skip]
-            height, width = (fusion.overlap(coarse.shape[axis], feature.shape[axis]) for axis in (2, 3))
-            # Cropping before the 1x1 convolution gives what the published order gives, for less work.
-            start = fusion.skip_crop
-            feature = feature[:, :, start : start + height, start : start + width]
-            coarse = upsample_add(coarse, getattr(self, f"score_{skip}")(feature), grid=fusion.grid((height, width)))
-        return Scores(coarse, self.upscore.grid((images.shape[2], images.shape[3])))
+        scores: Scores = self.head(self.backbone(images), (images.shape[2], images.shape[3]))
+        return scores
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores of every pixel ``[N, classes, H, W]``. Training and labeling need only ``scores``."""
@@ -125,6 +167,90 @@ class FCN(nn.Module):
         return [name for name in mine if name not in theirs]
 
 
+@torch.no_grad()
+def late_fusion(networks: Mapping[str, FCN]) -> FCN:
+    """A network on the joined inputs of ``networks``, by name of their modality, that gives the mean of their scores.
+
+    CVPR 2015, section 5 (NYUDv2: color and depth, each trained alone first). Raises ``ValueError`` for networks that
+    differ in more than their weights, or whose upsampling is learned.
+    """
+    first, *others = networks.values()
+    config = replace(first.config, modalities=tuple(networks))
+    if first.config.modalities or any(other.config != first.config for other in others):
+        raise ValueError("late_fusion: networks must have the same configuration, each of one modality")
+    if config.upsampling != "fixed" or config.last_upsampling != "fixed":
+        raise ValueError("late_fusion: the mean of learned upsamplings is no upsampling; they must be fixed")
+    fused = FCN(config)
+    for name, network in networks.items():
+        fused.trunks[name].load_state_dict(network.backbone.state_dict())
+    for stream in first.head.streams:
+        scores = [network.head.score(stream) for network in networks.values()]
+        fused.head.score(stream).load_state_dict(
+            {
+                "weight": torch.cat([score.weight for score in scores], 1) / len(scores),
+                "bias": torch.stack([cast(Tensor, score.bias) for score in scores]).mean(0),
+            }
+        )
+    return fused
+
+
+@dataclass(frozen=True)
+class _Tap:
+    layer: str
+    score: str
+    scale: float
+
+
+def _taps(config: ModelConfig) -> list[_Tap]:
+    """The layers that are scored, coarsest first."""
+    architecture = config.architecture
+    chains = paths(architecture.layers)
+    deepest, *skips = architecture.taps
+    taps = [_Tap(deepest, "score_fr", 1.0)]
+    if config.truncate:
+        if config.truncate not in chains:
+            raise ValueError(
+                f"truncate: {config.backbone} has no layer {config.truncate!r}; it has {', '.join(chains)}"
+            )
+        taps = [_Tap(config.truncate, _score_name(config.truncate), 1.0)]
+    deepest_stride = total_stride(chains[taps[0].layer])
+    if deepest_stride not in STRIDES or deepest_stride < config.stride:
+        raise ValueError(
+            f"truncate: {config.truncate} has stride {deepest_stride}; with stride {config.stride} it must be one of "
+            f"{tuple(stride for stride in STRIDES if stride >= config.stride)}"
+        )
+    for skip in skips:
+        stride = total_stride(chains[skip])
+        if config.stride <= stride < deepest_stride:
+            taps.append(_Tap(skip, _score_name(skip), AT_ONCE_SCALES[stride] if config.at_once else 1.0))
+    return taps
+
+
+def _score_name(layer: str) -> str:
+    return f"score_{layer.removesuffix('/output').replace('/', '_')}"
+
+
+def _trunk(config: ModelConfig, taps: list[_Tap]) -> Net:
+    architecture = config.architecture
+    names = [tap.layer for tap in taps]
+    classifier = Net(architecture.layers, names, config.in_channels, config.dropout)
+    padding: int | Literal["same"] | None = architecture.official_padding if config.pad == "official" else "same"
+    return convolutionalize(classifier, padding=padding, discard_average=True)
+
+
+def _smallest_image(model: FCN) -> int:
+    """The size from which on every image is covered with scores; what a stride of 32 sizes does repeats."""
+    chains = [model.backbone.path(stream.tap) for stream in model.head.streams]
+
+    def works(size: int) -> bool:
+        try:
+            return model.head.covers([output_size(chain, size) for chain in chains], size)
+        except ValueError:
+            return False
+
+    return next(first for first in count(1) if all(works(size) for size in range(first, first + 32)))
+
+
 def build_model(config: ModelConfig) -> FCN:
     """A network with fresh parameters. Raises ``ValueError`` for a configuration that names nothing known."""
     return FCN(config)
@@ -147,45 +273,3 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float) -> list[d
             group = "biases" if name.endswith("bias") else "weights" if parameter.dim() > 1 else "scales"
             members[group].append(parameter)
     return [{"name": name, "params": members[name], **options} for name, options in groups.items() if members[name]]
-
-
-@dataclass(frozen=True)
-class LayerSummary:
-    """A row of ``describe``; ``receptive_field`` and ``total_stride`` are in image pixels."""
-
-    layer: str
-    kind: str
-    kernel_size: int
-    stride: int
-    channels: int
-    parameters: int
-    receptive_field: int
-    total_stride: int
-
-
-def describe(model: FCN) -> list[LayerSummary]:
-    """One row per layer in the order of computation; the sum of ``parameters`` is that of the model.
-
-    Upsampling layers (``kind="conv_transpose"``) have fixed filters, hence no parameters.
-    """
-    backbone, classes = model.backbone, model.config.classes
-
-    def row(layer: Layer, path: tuple[Layer, ...]) -> LayerSummary:
-        owner = backbone if layer in backbone.layers else model
-        modules = [getattr(owner, name, None) for name in (layer.name, f"{layer.name}_norm")]
-        count = sum(p.numel() for module in modules if isinstance(module, nn.Module) for p in module.parameters())
-        stride = 1
-        for step in path:
-            stride = stride // step.stride if step.kind == "conv_transpose" else stride * step.stride
-        size = (layer.kernel_size, layer.stride, layer.channels)
-        return LayerSummary(layer.name, layer.kind, *size, count, receptive_field(path), stride)
-
-    rows = [row(layer, backbone.path(layer.name)) for layer in backbone.layers]
-    path = (*backbone.layers, Layer("score_fr", "conv", classes, 1))
-    rows.append(row(path[-1], path))
-    for fusion, skip in zip(model.fusions, model.skips, strict=True):
-        path = (*path, fusion.layer)
-        score = Layer(f"score_{skip}", "conv", classes, 1)
-        rows += [row(fusion.layer, path), row(score, (*backbone.path(skip), score))]
-    rows.append(row(model.upscore.layer, (*path, model.upscore.layer)))
-    return rows

@@ -196,7 +196,7 @@ def _torchvision_names(model: FCN) -> dict[str, str]:
     """torchvision's names of the trunk's layers: it numbers convolutions, ReLUs and poolings in one sequence."""
     names = {}
     index = 0
-    for layer in model.backbone.layers:
+    for layer in model.trunks[""].layers:
         if layer.kind == "pool":
             index += 1
         elif layer.name.startswith("conv"):

@@ -1,16 +1,20 @@
-"""Trunks of fully convolutional networks, by name."""
+"""Classifiers that become trunks of fully convolutional networks, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from .alexnet import ALEXNET
+from .architecture import Architecture
+from .googlenet import GOOGLENET
+from .net import Modalities, Net, convolutionalize
+from .vgg import SMALL, SMALL_BATCHNORM, VGG16, VGG19
 
-from .vgg import VGG, small, small_batchnorm, vgg16
-
-BACKBONES: dict[str, Callable[[str, int, float], VGG]] = {
-    "vgg16": vgg16,
-    "small": small,
-    "small_batchnorm": small_batchnorm,
+BACKBONES: dict[str, Architecture] = {
+    "alexnet": ALEXNET,
+    "vgg16": VGG16,
+    "vgg19": VGG19,
+    "googlenet": GOOGLENET,
+    "small": SMALL,
+    "small_batchnorm": SMALL_BATCHNORM,
 }
-"""``BACKBONES[name](pad, in_channels, dropout)``."""
 
-__all__ = ["BACKBONES", "VGG"]
+__all__ = ["BACKBONES", "Architecture", "Modalities", "Net", "convolutionalize"]

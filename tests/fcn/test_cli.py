@@ -29,7 +29,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "w.safetensors"
     torch.manual_seed(0)
     model = build_model(ModelConfig("small", stride=16, classes=3))
-    torch.nn.init.normal_(model.score_fr.weight)
+    torch.nn.init.normal_(model.head.score_fr.weight)
     save_weights(path, model, classes=["ground", "square", "disk"], palette=COLORS, preprocessing=IMAGENET)
     return path
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fcn.backbones.vgg import vgg_layers
-from fcn.geometry import Layer, Upsampling, coord_map, output_size, receptive_field
+from fcn.backbones import BACKBONES, convolutionalize
+from fcn.geometry import Layer, Upsampling, coord_map, output_size, paths, receptive_field, total_stride
 from fcn.scores import Scores
 from fcn_kernels import CoordMap, upsample_add
 from fcn_kernels.grid import Border
@@ -22,21 +22,32 @@ UPSCORES = {32: ("upscore",), 16: ("upscore2", "upscore16"), 8: ("upscore2", "up
 SKIPS = ("pool4", "pool3")
 
 
+def trunk_layers(name: str, pad: str) -> tuple[Layer, ...]:
+    """The layers of an FCN's trunk, without the classifier's scores."""
+    architecture = BACKBONES[name]
+    with torch.device("meta"):
+        classifier = architecture.classifier()
+    padding = architecture.official_padding if pad == "official" else "same"
+    return convolutionalize(classifier, architecture.taps, padding=padding, discard_average=True).layers
+
+
 def vgg16_layers(pad: str = "official", first_padding: int | None = None) -> tuple[Layer, ...]:
-    first, *rest = vgg_layers((64, 128, 256, 512, 512), (2, 2, 3, 3, 3), 4096, 7, pad)
+    first, *rest = trunk_layers("vgg16", pad)
     return (replace(first, padding=first.padding if first_padding is None else first_padding), *rest)
 
 
 def path(layers: tuple[Layer, ...], name: str) -> tuple[Layer, ...]:
-    return layers[: [layer.name for layer in layers].index(name) + 1]
+    return paths(layers)[name]
 
 
-def head(layers: tuple[Layer, ...], stride: int, border: Border = "zeros") -> list[Upsampling]:
+def head(
+    layers: tuple[Layer, ...], stride: int, skips: tuple[str, ...] = SKIPS, border: Border = "zeros"
+) -> list[Upsampling]:
     """All upsamplings of FCN-32s, -16s or -8s."""
     steps: list[Upsampling] = []
-    position = coord_map(layers)
+    position = coord_map(path(layers, layers[-1].name))
     *upscores, last = UPSCORES[stride]
-    for name, skip in zip(upscores, SKIPS, strict=False):
+    for name, skip in zip(upscores, skips, strict=False):
         steps.append(Upsampling.onto(name, 1, position, coord_map(path(layers, skip)), border))
         position = steps[-1].coord_map
     return [*steps, Upsampling.onto(last, 1, position, CoordMap(), border)]
@@ -108,17 +119,20 @@ def test_published_sizes(
 
 @pytest.mark.parametrize("stride", [32, 16, 8])
 @pytest.mark.parametrize("pad", ["official", "same"])
-def test_every_image_size_is_covered(pad: str, stride: int) -> None:
-    layers = vgg16_layers(pad)
-    *fusions, last = head(layers, stride)
+@pytest.mark.parametrize("backbone", ["vgg16", "alexnet", "googlenet"])
+def test_every_image_size_is_covered(backbone: str, pad: str, stride: int) -> None:
+    layers, skips = trunk_layers(backbone, pad), BACKBONES[backbone].taps[1:]
+    chains = paths(layers)
+    *fusions, last = head(layers, stride, skips)
     assert all(step.crop >= 0 and step.skip_crop >= 0 for step in (*fusions, last))
-    for size in range(1, 601):
-        n = output_size(layers, size)
-        for step, skip in zip(fusions, SKIPS, strict=False):
-            fine = output_size(path(layers, skip), size)
+    for size in range(31 if (backbone, pad) == ("googlenet", "official") else 1, 601):
+        n = output_size(chains[layers[-1].name], size)
+        for step, skip in zip(fusions, skips, strict=False):
+            fine = output_size(chains[skip], size)
             n_upsampled, n = step.layer.output_size(n), step.overlap(n, fine)
             # The published nets crop the skip to the upsampled map; with "same" the skip is kept whole.
-            assert n == (n_upsampled if pad == "official" else fine)
+            if backbone != "googlenet":
+                assert n == (n_upsampled if pad == "official" else fine)
             assert step.skip_crop + n <= fine
         assert last.overlap(n, size) == size
 
@@ -137,35 +151,65 @@ def test_rounding_down_would_not_cover_the_image() -> None:
     assert 500 in short
 
 
-def test_receptive_fields() -> None:
-    assert receptive_field(vgg16_layers()) == 404
-    assert receptive_field(path(vgg16_layers(), "pool3")) == 44
-    assert receptive_field(ALEXNET) == 355
-
-
-ALEXNET = (
-    Layer("conv1", "conv", 96, 11, 4, 100),
-    Layer("pool1", "pool", 96, 3, 2),
-    Layer("conv2", "conv", 256, 5, 1, 2),
-    Layer("pool2", "pool", 256, 3, 2),
-    Layer("conv3", "conv", 384, 3, 1, 1),
-    Layer("conv4", "conv", 384, 3, 1, 1),
-    Layer("conv5", "conv", 256, 3, 1, 1),
-    Layer("pool5", "pool", 256, 3, 2),
-    Layer("fc6", "conv", 4096, 6),
-    Layer("fc7", "conv", 4096, 1),
+@pytest.mark.parametrize(
+    ("backbone", "convolutions", "field"), [("alexnet", 8, 355), ("vgg16", 16, 404), ("googlenet", 22, 907)]
 )
+def test_table_1_of_the_paper(backbone: str, convolutions: int, field: int) -> None:
+    """Convolutions one after the other, the receptive field (GoogLeNet's with its average pooling), the stride."""
+    layers = BACKBONES[backbone].layers
+    longest = path(layers, layers[-1].name)
+    assert sum(layer.kind in ("conv", "linear") for layer in longest) == convolutions
+    assert receptive_field(longest) == field
+    assert total_stride(longest) == 32
+    assert receptive_field(path(layers, "fc7" if backbone != "googlenet" else "inception_5b/output")) == (
+        715 if backbone == "googlenet" else field
+    )
+    # The classifier's own images end in one cell.
+    assert output_size(longest, BACKBONES[backbone].image_size) == 1
 
 
-def test_alexnet_needs_an_odd_kernel() -> None:
-    center = coord_map(ALEXNET)
-    odd = center.then(Layer("upscore", "conv_transpose", 21, 63, 32).coord_map)
-    assert odd.crop_onto(CoordMap()) == 18
-    even = center.then(Layer("upscore", "conv_transpose", 21, 64, 32).coord_map)
-    with pytest.raises(ValueError, match="37/2"):
-        even.crop_onto(CoordMap())
+def test_receptive_fields_of_skips() -> None:
+    assert receptive_field(path(vgg16_layers(), "pool3")) == 44
+    assert total_stride(path(vgg16_layers(), "pool3")) == 8
+
+
+@pytest.mark.parametrize(
+    ("backbone", "stride", "skip_crops", "crop", "kernels"),
+    [
+        ("alexnet", 32, [], 18, [63]),
+        ("alexnet", 16, [5], 18, [3, 31]),
+        ("alexnet", 8, [5, 10], 18, [3, 3, 15]),
+        ("googlenet", 32, [], 1, [63]),
+        ("googlenet", 16, [0], 1, [3, 31]),
+        ("googlenet", 8, [0, 0], 1, [3, 3, 15]),
+    ],
+)
+def test_centers_on_whole_pixels_need_odd_kernels(
+    backbone: str, stride: int, skip_crops: list[int], crop: int, kernels: list[int]
+) -> None:
+    layers = trunk_layers(backbone, "official")
+    *fusions, last = head(layers, stride, BACKBONES[backbone].taps[1:])
+    assert [step.skip_crop for step in fusions] == skip_crops
+    assert last.crop == crop
+    assert [step.layer.kernel_size for step in (*fusions, last)] == kernels
+    assert [step.grid((5, 5)).shift for step in (last,)] == [
+        (Fraction(2 * crop - kernels[-1] + 1, 2 * last.layer.stride),) * 2
+    ]
+
+
+def test_sizes_of_alexnet() -> None:
+    layers = trunk_layers("alexnet", "official")
+    (upscore,) = head(layers, 32)
     for size, expected in ((227, 287), (500, 543)):
-        assert Layer("upscore", "conv_transpose", 21, 63, 32).output_size(output_size(ALEXNET, size)) == expected
+        assert upscore.layer.output_size(output_size(layers, size)) == expected
+
+
+def test_branches_must_be_aligned() -> None:
+    branches = (Layer("a", "conv", 1, 3, padding=1), Layer("b", "conv", 1, 3, inputs=("a",)))
+    with pytest.raises(ValueError, match="c: its inputs a, b are not aligned"):
+        paths((*branches, Layer("c", "concat", 2, inputs=("a", "b"))))
+    with pytest.raises(ValueError, match="c: no layer before it is named d"):
+        paths((*branches, Layer("c", "conv", 2, inputs=("d",))))
 
 
 @given(
@@ -173,20 +217,26 @@ def test_alexnet_needs_an_odd_kernel() -> None:
     kernel=st.integers(1, 5),
     stride=st.integers(1, 4),
     padding=st.integers(0, 2),
+    dilation=st.integers(1, 3),
 )
 @settings(deadline=None)
-def test_layer_sizes_equal_pytorch(size: int, kernel: int, stride: int, padding: int) -> None:
+def test_layer_sizes_equal_pytorch(size: int, kernel: int, stride: int, padding: int, dilation: int) -> None:
     x = torch.zeros(1, 1, size, size)
     cases: list[tuple[Layer, torch.nn.Module]] = [
-        (Layer("a", "conv", 1, kernel, stride, padding), torch.nn.Conv2d(1, 1, kernel, stride, padding)),
         (
-            Layer("b", "conv_transpose", 1, kernel, stride, padding),
-            torch.nn.ConvTranspose2d(1, 1, kernel, stride, padding),
+            Layer("a", "conv", 1, kernel, stride, padding, dilation),
+            torch.nn.Conv2d(1, 1, kernel, stride, padding, dilation),
+        ),
+        (
+            Layer("b", "conv_transpose", 1, kernel, stride, padding, dilation),
+            torch.nn.ConvTranspose2d(1, 1, kernel, stride, padding, dilation=dilation),
         ),
     ]
     if 2 * padding <= kernel:
-        pool = torch.nn.MaxPool2d(kernel, stride, padding, ceil_mode=True)
-        cases.append((Layer("c", "pool", 1, kernel, stride, padding), pool))
+        pool: torch.nn.Module = torch.nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=True)
+        cases.append((Layer("c", "pool", 1, kernel, stride, padding, dilation), pool))
+        pool = torch.nn.AvgPool2d(kernel, stride, padding, ceil_mode=True)
+        cases.append((Layer("d", "avg_pool", 1, kernel, stride, padding), pool))
     for layer, module in cases:
         try:
             expected = module(x).shape[-1]

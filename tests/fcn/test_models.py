@@ -10,28 +10,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcn.backbones import BACKBONES
-from fcn.backbones.vgg import VGG, vgg_layers
-from fcn.models import FCN, ModelConfig, build_model, describe, parameter_groups
+from fcn.backbones.vgg import vgg
+from fcn.models import FCN, ModelConfig, build_model, parameter_groups
 from fcn.scores import Scores
+from fcn.summary import describe
 from fcn_kernels import upsample_add
 
 DEPTHS = (2, 2, 3, 3, 3)
 
 
-def narrow(pad: str, in_channels: int, dropout: float) -> VGG:
-    """VGG-16 with few channels."""
-    return VGG(vgg_layers((3, 4, 4, 5, 6), DEPTHS, 8, 7, pad), in_channels, dropout)
-
-
-def shallow(pad: str, in_channels: int, dropout: float) -> VGG:
-    """One convolution per block: compiles in seconds."""
-    return VGG(vgg_layers((2,) * 5, (1,) * 5, 2, 3, pad), in_channels, dropout)
+NARROW = vgg((3, 4, 4, 5, 6), DEPTHS, 8)  # VGG-16 with few channels
+SHALLOW = vgg((2,) * 5, (1,) * 5, 2, 3)  # one convolution per block: compiles in seconds
 
 
 @pytest.fixture(autouse=True)
 def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BACKBONES, "narrow", narrow)
-    monkeypatch.setitem(BACKBONES, "shallow", shallow)
+    monkeypatch.setitem(BACKBONES, "narrow", NARROW)
+    monkeypatch.setitem(BACKBONES, "shallow", SHALLOW)
 
 
 def random_model(seed: int = 0, **options: Any) -> FCN:
@@ -39,7 +34,7 @@ def random_model(seed: int = 0, **options: Any) -> FCN:
     torch.manual_seed(seed)
     model = build_model(ModelConfig(**{"backbone": "narrow", "classes": 3, **options}))
     for name, parameter in model.named_parameters():
-        if name.startswith("score") or name.endswith("bias"):
+        if "score" in name or name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.3)
     return model
 
@@ -76,9 +71,9 @@ def trunk(p: dict[str, Tensor], x: Tensor, first_padding: int, fc6_padding: int)
 
 def plain(p: dict[str, Tensor], images: Tensor, stride: int, pad: str) -> Tensor:
     fc7, pool4, pool3 = trunk(p, images, *((100, 0) if pad == "official" else (1, 3)))
-    fr = F.conv2d(fc7, p["score_fr.weight"], p["score_fr.bias"])
-    scores4 = F.conv2d(pool4, p["score_pool4.weight"], p["score_pool4.bias"]) if stride < 32 else fr
-    scores3 = F.conv2d(pool3, p["score_pool3.weight"], p["score_pool3.bias"]) if stride < 16 else fr
+    fr = F.conv2d(fc7, p["head.score_fr.weight"], p["head.score_fr.bias"])
+    scores4 = F.conv2d(pool4, p["head.score_pool4.weight"], p["head.score_pool4.bias"]) if stride < 32 else fr
+    scores3 = F.conv2d(pool3, p["head.score_pool3.weight"], p["head.score_pool3.bias"]) if stride < 16 else fr
     if pad == "same":  # For images whose sides are multiples of 32.
         double = partial(F.interpolate, scale_factor=2, mode="bilinear")
         for scores in [scores4, scores3][: {32: 0, 16: 1, 8: 2}[stride]]:
@@ -188,13 +183,18 @@ def test_new_skips_leave_the_coarse_scores_unchanged() -> None:
         previous = random_model(stride=32, pad=pad).eval()
         for stride, skip in ((16, "score_pool4"), (8, "score_pool3")):
             model = build_model(ModelConfig("narrow", stride, 3, pad)).eval()
-            assert model.init_from(previous) == [f"{skip}.weight", f"{skip}.bias"]
+            assert model.init_from(previous) == [f"head.{skip}.weight", f"head.{skip}.bias"]
             coarse = previous.scores(images).coarse
             actual = model.scores(images).coarse
-            expected = upsample_add(coarse, grid=model.fusions[-1].grid((actual.shape[2], actual.shape[3])))
+            expected = upsample_add(
+                coarse,
+                grid=model.head.upsample(model.head.fusions[-1]).geometry.grid((actual.shape[2], actual.shape[3])),
+            )
             torch.testing.assert_close(actual, expected, rtol=0, atol=0)
             # The new skip learns from the first step on.
-            gradient = torch.autograd.grad(model.scores(images).logits().square().sum(), getattr(model, skip).weight)
+            gradient = torch.autograd.grad(
+                model.scores(images).logits().square().sum(), getattr(model.head, skip).weight
+            )
             assert gradient[0].abs().max() > 0
             previous = model
 
@@ -212,7 +212,7 @@ def test_two_steps_of_upsampling_differ_from_one_by_the_curvature_only() -> None
 
 
 def test_init_from_refuses_another_shape() -> None:
-    with pytest.raises(ValueError, match=r"score_fr.weight is \(4, 8, 1, 1\) here and \(3, 8, 1, 1\) there"):
+    with pytest.raises(ValueError, match=r"head.score_fr.weight is \(4, 8, 1, 1\) here and \(3, 8, 1, 1\) there"):
         random_model(classes=4).init_from(random_model(stride=32))
 
 
@@ -232,7 +232,11 @@ def test_published_number_of_parameters() -> None:
 
 def test_state_dict_names_are_the_published_ones() -> None:
     names = [f"conv{block}_{index}" for block, depth in enumerate(DEPTHS, 1) for index in range(1, depth + 1)]
-    names = [f"backbone.{name}" for name in (*names, "fc6", "fc7")] + ["score_fr", "score_pool4", "score_pool3"]
+    names = [f"backbone.{name}" for name in (*names, "fc6", "fc7")] + [
+        "head.score_fr",
+        "head.score_pool4",
+        "head.score_pool3",
+    ]
     assert list(random_model().state_dict()) == [f"{name}.{part}" for name in names for part in ("weight", "bias")]
 
 
@@ -262,7 +266,7 @@ def test_initial_values() -> None:
     torch.manual_seed(0)
     model = build_model(ModelConfig("small_batchnorm", 8))
     for name, parameter in model.named_parameters():
-        if name.startswith("score") or name.endswith("bias"):
+        if "score" in name or name.endswith("bias"):
             assert parameter.abs().max() == 0, name
         elif parameter.dim() == 4:
             fan_in = parameter[0].numel()
@@ -289,7 +293,7 @@ def test_describe() -> None:
 @pytest.mark.parametrize("backbone", ["narrow", "small", "small_batchnorm"])
 def test_parameter_groups(backbone: str) -> None:
     model = random_model(backbone=backbone)
-    model.score_fr.weight.requires_grad_(False)
+    model.head.score_fr.weight.requires_grad_(False)
     groups = {group["name"]: group for group in parameter_groups(model, 0.1, 5e-4)}
     members = [id(p) for group in groups.values() for p in group["params"]]
     assert sorted(members) == sorted(id(p) for p in model.parameters() if p.requires_grad)

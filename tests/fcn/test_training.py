@@ -125,9 +125,9 @@ def test_next_stage_starts_from_the_best_weights_of_the_one_before(
     monkeypatch.setattr(SegmentationTask, "on_train_start", note)
     train(recipe)
     before = load_weights(Path(recipe.trainer.run_dir) / "fcn32s/best.safetensors").model.state_dict()
-    assert set(initial[16]) - set(before) == {"score_pool4.weight", "score_pool4.bias"}
+    assert set(initial[16]) - set(before) == {"head.score_pool4.weight", "head.score_pool4.bias"}
     assert all(torch.equal(initial[16][name], tensor) for name, tensor in before.items())
-    assert not initial[16]["score_pool4.weight"].any()
+    assert not initial[16]["head.score_pool4.weight"].any()
 
 
 def final_state(run: Path) -> dict[str, torch.Tensor]:
@@ -211,7 +211,7 @@ def test_different_seed_gives_different_weights(uninterrupted: tuple[Path, Path]
     recipe_file, reference = uninterrupted
     train(load_recipe(recipe_file, ["--trainer.run_dir", str(tmp_path / "run"), "--trainer.seed", "4"]))
     expected, found = final_state(reference), final_state(tmp_path / "run")
-    assert not torch.equal(expected["model.score_fr.weight"], found["model.score_fr.weight"])
+    assert not torch.equal(expected["model.head.score_fr.weight"], found["model.head.score_fr.weight"])
 
 
 def test_damaged_checkpoint_is_named(uninterrupted: tuple[Path, Path], recipe: Recipe) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fcn import weights as weights_module
 from fcn.backbones import BACKBONES
-from fcn.backbones.vgg import VGG, vgg_layers
+from fcn.backbones.vgg import vgg
 from fcn.models import FCN, ModelConfig, build_model
 from fcn.preprocessing import CAFFE_VGG, Preprocessing
 from fcn.weights import load_pretrained_backbone, load_weights, save_weights
@@ -22,13 +22,9 @@ PALETTE = [(0, 0, 0), (0, 128, 0), (10, 20, 255)]
 WIDTHS = (2, 3, 4, 5, 6)
 
 
-def narrow(pad: str, in_channels: int, dropout: float) -> VGG:
-    return VGG(vgg_layers(WIDTHS, (2, 2, 3, 3, 3), 8, 7, pad), in_channels, dropout)
-
-
 @pytest.fixture(autouse=True)
 def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BACKBONES, "narrow", narrow)
+    monkeypatch.setitem(BACKBONES, "narrow", vgg(WIDTHS, (2, 2, 3, 3, 3), 8))
 
 
 def random_model(**options: Any) -> FCN:
@@ -150,16 +146,16 @@ def contents(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def test_every_tensor_that_does_not_fit_is_named(saved: Path) -> None:
     tensors, header = contents(saved)
-    del tensors["score_fr.bias"], tensors["backbone.fc7.weight"]
-    tensors["score_pool9.weight"] = torch.zeros(1)
-    tensors["score_pool4.weight"] = torch.zeros(3, 9, 1, 1)
+    del tensors["head.score_fr.bias"], tensors["backbone.fc7.weight"]
+    tensors["head.score_pool9.weight"] = torch.zeros(1)
+    tensors["head.score_pool4.weight"] = torch.zeros(3, 9, 1, 1)
     rewrite(saved, tensors, header)
     with pytest.raises(ValueError, match=r"model\.safetensors: the tensors do not fit") as error:
         load_weights(saved)
     for part in (
-        "missing: backbone.fc7.weight, score_fr.bias;",
-        "unexpected: score_pool9.weight;",
-        "score_pool4.weight is (3, 9, 1, 1) instead of (3, 5, 1, 1)",
+        "missing: backbone.fc7.weight, head.score_fr.bias;",
+        "unexpected: head.score_pool9.weight;",
+        "head.score_pool4.weight is (3, 9, 1, 1) instead of (3, 5, 1, 1)",
     ):
         assert part in str(error.value)
 
@@ -214,9 +210,9 @@ def test_torchvision_weights_make_a_classifier_on_every_window(tmp_path: Path, s
     else:
         save_file(state, path)
     model = random_model(pad="official").eval()
-    score = model.score_fr.weight.clone()
+    score = model.head.score_fr.weight.clone()
     load_pretrained_backbone(model, path)
-    assert torch.equal(model.score_fr.weight, score)
+    assert torch.equal(model.head.score_fr.weight, score)
     # fc7 of a 7x7 map of pool5 equals the fully connected layers on it, flattened.
     pool5 = torch.randn(1, 6, 7, 7)
     fc6 = (state["classifier.0.weight"] @ pool5.flatten() + state["classifier.0.bias"]).relu()
