@@ -2,17 +2,20 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
+# The tests run the CUDA kernels in the emulator; compiling them for GPUs takes minutes, so `make setup` does not unless asked.
+FCN_KERNELS_CUDA ?= OFF
 
 .PHONY: setup demo test bench lint clean
 
 setup: $(VENV)/ready
 
 # One environment: torch and everything else as pinned in constraints.txt, then the package with its compiled kernels.
-$(VENV)/ready: constraints.txt pyproject.toml setup.py CMakeLists.txt $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h)
+$(VENV)/ready: constraints.txt pyproject.toml setup.py CMakeLists.txt $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.cu csrc/*/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip setuptools pybind11 cmake ninja
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[demo,test,lint]'
+	FCN_KERNELS_CUDA=$(FCN_KERNELS_CUDA) FCN_KERNELS_EMULATOR=ON \
+	  $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[demo,test,lint]'
 	touch $@
 
 demo: setup

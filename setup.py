@@ -14,6 +14,9 @@ from setuptools.errors import CompileError
 
 ROOT = Path(__file__).parent.resolve()
 
+# Environment variables that CMakeLists.txt explains.
+OPTIONS = ("FCN_KERNELS_CUDA", "FCN_KERNELS_CUDA_ARCHS", "FCN_KERNELS_EMULATOR")
+
 
 def tool(name: str) -> str:
     """The program of that name, from the Python package of that name if it is installed, else from PATH."""
@@ -38,6 +41,7 @@ class CMakeBuild(build_ext):
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={output}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            *(f"-D{name}={os.environ[name].replace(',', ';')}" for name in OPTIONS if name in os.environ),
         ]  # fmt: skip
         # A build folder remembers the tools of the environment that made it, which build isolation throws away.
         (build / "CMakeCache.txt").unlink(missing_ok=True)

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from . import backend
 
-# The CPU module. Kernels are launched only after ``backend.choose`` has made sure that it is there.
+# The CPU and the CUDA module. Kernels are launched only after ``backend.choose`` has made sure that they are there.
 C: Any = backend.CPU_EXTENSION
+CUDA: Any = backend.CUDA_EXTENSION
 
 _DTYPE_CODES = {
     torch.float32: 0,
@@ -33,3 +34,10 @@ def pointer(x: Tensor) -> Pointer:
 
 def optional_pointer(x: Tensor | None) -> Pointer | None:
     return None if x is None else pointer(x)
+
+
+def device_and_stream(x: Tensor) -> tuple[int, int]:
+    """Where kernels on ``x`` are to run: its device, and PyTorch's current stream there; (0, 0) in the emulator."""
+    if x.device.type != "cuda":
+        return 0, 0
+    return x.get_device(), torch.cuda.current_stream(x.device).cuda_stream

@@ -1,0 +1,124 @@
+// What the bindings of all modules share: tensors from Python, and checks of what memory safety hangs on.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <initializer_list>
+#include <stdexcept>
+#include <string>
+
+#include "arguments.h"
+
+namespace py = pybind11;
+
+namespace fcn {
+
+// (data_ptr, dtype code, shape, strides in elements), or None.
+inline Tensor tensor(const py::object& object, const char* name, int dims) {
+    Tensor t{};
+    if (object.is_none()) return t;
+    const py::tuple parts = py::cast<py::tuple>(object);
+    if (parts.size() != 4) throw std::invalid_argument(std::string(name) + ": want (pointer, dtype, shape, strides)");
+    t.data = reinterpret_cast<void*>(py::cast<uintptr_t>(parts[0]));
+    t.dtype = static_cast<DType>(py::cast<int>(parts[1]));
+    const py::sequence shape = parts[2], strides = parts[3];
+    t.dims = int(shape.size());
+    if (t.dims != dims || strides.size() != shape.size()) {
+        throw std::invalid_argument(std::string(name) + ": has " + std::to_string(t.dims) + " dimensions, want " +
+                                    std::to_string(dims));
+    }
+    for (int i = 0; i < t.dims; ++i) {
+        t.size[i] = py::cast<int64_t>(shape[i]);
+        t.stride[i] = py::cast<int64_t>(strides[i]);
+        if (t.size[i] < 0 || t.stride[i] < 0) throw std::invalid_argument(std::string(name) + ": negative size or stride");
+        // Positions along an axis are kept in 32 bits; offsets are 64-bit.
+        if (t.size[i] > (int64_t(1) << 30)) throw std::invalid_argument(std::string(name) + ": an axis is longer than 2^30");
+    }
+    if (!t.data) throw std::invalid_argument(std::string(name) + ": null pointer");
+    return t;
+}
+
+inline Grid grid(const py::sequence& ints) {
+    if (ints.size() != 9) throw std::invalid_argument("grid: want 9 integers, got " + std::to_string(ints.size()));
+    int64_t v[9];
+    for (int i = 0; i < 9; ++i) v[i] = py::cast<int64_t>(ints[i]);
+    const Grid g{{v[0], v[2], v[3], v[4]}, {v[1], v[5], v[6], v[7]}, v[8] == 1};
+    for (const Axis& axis : {g.rows, g.columns}) {
+        if (axis.size < 1 || axis.step < 0 || axis.denominator < 1) throw std::invalid_argument("grid: bad axis");
+    }
+    return g;
+}
+
+inline void want(bool condition, const char* what) {
+    if (!condition) throw std::invalid_argument(what);
+}
+
+inline void want_sizes(const Tensor& t, const char* name, std::initializer_list<int64_t> sizes) {
+    int i = 0;
+    for (int64_t size : sizes) {
+        if (t.size[i] != size) {
+            throw std::invalid_argument(std::string(name) + ": size " + std::to_string(t.size[i]) + " of dimension " +
+                                        std::to_string(i) + ", want " + std::to_string(size));
+        }
+        ++i;
+    }
+}
+
+inline void check_upsample_add(const UpsampleAddArgs& args) {
+    want_sizes(args.out, "out", {args.x.size[0], args.x.size[1], args.grid.rows.size, args.grid.columns.size});
+    if (args.skip.data) {
+        want_sizes(args.skip, "skip", {args.out.size[0], args.out.size[1], args.out.size[2], args.out.size[3]});
+        want(args.skip.dtype == args.out.dtype, "skip: dtype differs from out's");
+    }
+    want(args.x.dtype == args.out.dtype, "x: dtype differs from out's");
+}
+
+inline void check_upsample_add_backward(const UpsampleAddArgs& args) {
+    want_sizes(args.x, "grad", {args.out.size[0], args.out.size[1], args.grid.rows.size, args.grid.columns.size});
+    want(args.x.dtype == args.out.dtype, "grad: dtype differs from out's");
+}
+
+inline void check_conv_transpose_add(const ConvTransposeAddArgs& args) {
+    const Tensor &in = args.x, &result = args.out;
+    const int64_t n = in.size[0], c = in.size[1], k = args.weight.size[2], stride = args.stride, crop = args.crop;
+    want(n > 0 && c > 0 && in.size[2] > 0 && in.size[3] > 0 && k > 0, "x and weight: want no empty axis");
+    want(stride > 0 && stride <= (int64_t(1) << 30) && crop >= 0, "stride and crop: out of range");
+    want_sizes(args.weight, "weight", {c, 1, k, k});
+    want_sizes(result, "out", {n, c, result.size[2], result.size[3]});
+    for (int axis = 2; axis < 4; ++axis) {
+        want(result.size[axis] > 0 && crop + result.size[axis] <= (in.size[axis] - 1) * stride + k, "out: want a size that x feeds");
+    }
+    for (const Tensor* t : {&in, &args.weight, &args.skip}) want(!t->data || t->dtype == result.dtype, "dtypes differ");
+    if (args.skip.data) want_sizes(args.skip, "skip", {n, c, result.size[2], result.size[3]});
+}
+
+inline void check_upsample_argmax(const UpsampleArgmaxArgs& args) {
+    want_sizes(args.labels, "labels", {args.x.size[0], args.grid.rows.size, args.grid.columns.size});
+    want(args.labels.dtype == DType::int64 || (args.labels.dtype == DType::uint8 && args.x.size[1] <= 256),
+         "labels: want uint8 (up to 256 classes) or int64");
+    if (args.confidence.data) {
+        want_sizes(args.confidence, "confidence", {args.labels.size[0], args.labels.size[1], args.labels.size[2]});
+        want(args.confidence.dtype == (args.x.dtype == DType::float64 ? DType::float64 : DType::float32), "confidence: dtype");
+    }
+}
+
+// Class weights, pixel weights and pixel losses: in the dtype of sums, of the shapes that the scores and labels give.
+template <class Args>
+void want_loss_options(const Args& args, const Tensor& scores) {
+    const DType sums = scores.dtype == DType::float64 ? DType::float64 : DType::float32;
+    const std::initializer_list<int64_t> pixels = {args.target.size[0], args.target.size[1], args.target.size[2]};
+    if (args.weight.data) {
+        want_sizes(args.weight, "weight", {scores.size[1]});
+        want(args.weight.dtype == sums && args.weight.stride[0] == 1, "weight: want contiguous numbers of the sums' dtype");
+    }
+    if (args.pixel_weight.data) {
+        want_sizes(args.pixel_weight, "pixel_weight", pixels);
+        want(args.pixel_weight.dtype == sums, "pixel_weight: want the sums' dtype");
+    }
+    if (args.pixel_loss.data) {
+        want_sizes(args.pixel_loss, "pixel_loss", pixels);
+        want(args.pixel_loss.dtype == sums, "pixel_loss: want the sums' dtype");
+    }
+}
+
+}  // namespace fcn

@@ -1,0 +1,110 @@
+// fcn_kernels._CUDA: the GPU kernels behind raw pointers. Nothing here knows torch, allocates, or waits for the device.
+// The same file makes fcn_kernels._EMULATOR, in which those kernels run on a CPU.
+#include "common/binding.h"
+#include "common/cuda.h"
+#include "upsample_add/cuda.h"
+
+namespace fcn {
+namespace {
+
+using Named = std::pair<Tensor*, const char*>;
+
+#if defined(FCN_EMULATE)
+
+class Device {
+public:
+    Device(int, uintptr_t) {}
+    cudaStream_t stream() const { return nullptr; }
+    void take(const Named& tensor) { guarded_.add(*tensor.first, tensor.second); }
+    void finish() { guarded_.finish(); }
+
+private:
+    emulator::Guarded guarded_;
+};
+
+#else
+
+// The device of the call, and afterwards again the one before.
+class Device {
+public:
+    Device(int device, uintptr_t stream) : stream_(reinterpret_cast<cudaStream_t>(stream)) {
+        want(cudaGetDevice(&before_));
+        if (device != before_) want(cudaSetDevice(device));
+    }
+    ~Device() { cudaSetDevice(before_); }
+    cudaStream_t stream() const { return stream_; }
+    void take(const Named&) {}
+    void finish() {}
+
+private:
+    static void want(cudaError_t error) {
+        if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
+    }
+
+    cudaStream_t stream_;
+    int before_ = 0;
+};
+
+#endif
+
+// Calls kernels(null pointer of the dtype, stream) on the device of the tensors.
+template <class F>
+void run(const char* operator_name, DType dtype, int device, uintptr_t stream, std::initializer_list<Named> tensors, const F& kernels) {
+    const py::gil_scoped_release release;
+    try {
+        Device on(device, stream);
+        for (const Named& tensor : tensors) on.take(tensor);
+        switch (dtype) {
+            case DType::float32: kernels(static_cast<float*>(nullptr), on.stream()); break;
+            case DType::bfloat16: kernels(static_cast<bfloat16*>(nullptr), on.stream()); break;
+            case DType::float16: kernels(static_cast<float16*>(nullptr), on.stream()); break;
+            default: throw std::invalid_argument("want float32, bfloat16 or float16");
+        }
+        on.finish();
+    } catch (const std::invalid_argument& error) {
+        throw std::invalid_argument(std::string(operator_name) + ": " + error.what());
+    } catch (const std::exception& error) {
+        throw std::runtime_error(std::string(operator_name) + ": " + error.what());
+    }
+}
+
+// The dtype in which kernels(number, stream) is called.
+template <class Pointer>
+using Number = std::remove_pointer_t<Pointer>;
+
+void upsample_add_(const py::object& x, const py::object& skip, const py::object& out, const py::sequence& g, bool channels_last,
+                   int device, uintptr_t stream) {
+    UpsampleAddArgs args{tensor(x, "x", 4), tensor(skip, "skip", 4), tensor(out, "out", 4), grid(g), channels_last, 0};
+    check_upsample_add(args);
+    run("upsample_add", args.out.dtype, device, stream, {{&args.x, "x"}, {&args.skip, "skip"}, {&args.out, "out"}},
+        [&](auto* number, cudaStream_t s) { upsample_add<Number<decltype(number)>>(args, s); });
+}
+
+}  // namespace
+}  // namespace fcn
+
+#if defined(FCN_EMULATE)
+PYBIND11_MODULE(_EMULATOR, m) {
+#else
+PYBIND11_MODULE(_CUDA, m, py::mod_gil_not_used()) {
+#endif
+    using namespace fcn;
+    m.def("build_info", [] {
+        py::dict info;
+        info["compiler"] = FCN_COMPILER;
+        info["flags"] = FCN_FLAGS;
+        return info;
+    });
+#if defined(FCN_EMULATE)
+    m.doc() = "The GPU kernels of fcn_kernels, emulated on a CPU.";
+    m.def("set_order", [](const std::string& order, unsigned seed) {
+        want(order == "forward" || order == "reverse" || order == "random", "order: want forward, reverse or random");
+        emulator::set_order(order == "forward" ? emulator::Order::forward
+                            : order == "reverse" ? emulator::Order::reverse
+                                                 : emulator::Order::random, seed);
+    }, py::arg("order"), py::arg("seed") = 0, "The order in which a block's threads take turns from now on.");
+#else
+    m.doc() = "GPU kernels of fcn_kernels.";
+#endif
+    m.def("upsample_add", &upsample_add_);
+}
