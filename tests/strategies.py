@@ -131,7 +131,7 @@ def assert_fences_hold(buffer: Tensor) -> None:
 
 
 def assert_as_good_as_torch(ours: Tensor, torchs: Tensor, oracle: Tensor, what: str, scale: float = 0.0) -> None:
-    """The error of ``ours`` against the float64 ``oracle`` is at most twice PyTorch's own in that dtype, plus 8 eps.
+    """The error of ``ours`` against the float64 ``oracle`` is at most twice PyTorch's own in that dtype, plus a few eps.
 
     Errors are relative to the oracle's largest magnitude, or to ``scale`` if that is larger.
     """
@@ -140,5 +140,6 @@ def assert_as_good_as_torch(ours: Tensor, torchs: Tensor, oracle: Tensor, what: 
         return
     magnitude = max(float(oracle.abs().max()), scale, 1e-30)
     error = float((ours.double() - oracle).abs().max()) / magnitude
-    allowed = 2 * float((torchs.double() - oracle).abs().max()) / magnitude + 8 * torch.finfo(ours.dtype).eps
+    roundings = 32 if ours.dtype == torch.float64 else 8  # the oracle rounds as well, its coordinates above all
+    allowed = 2 * float((torchs.double() - oracle).abs().max()) / magnitude + roundings * torch.finfo(ours.dtype).eps
     assert error <= allowed, f"{what}: error {error:.2e}, allowed {allowed:.2e}"

@@ -31,20 +31,58 @@ struct Planes {
     }
 };
 
+// How many of the numbers left go into one vector.
+template <class T>
+inline int clamp_count(int left) {
+    return left < 0 ? 0 : left < kLanes<T> ? left : kLanes<T>;
+}
+
+// A vector of numbers, of which `count` are in memory; the others are 0.
+template <class T, class S>
+inline Vec<T> load_numbers(const S* from, int count = kLanes<T>) {
+    if constexpr (std::is_same_v<S, T>) {
+        return count == kLanes<T> ? load(from) : load_some(from, count);
+    } else {
+        T numbers[kLanes<T>] = {};
+        for (int i = 0; i < count; ++i) numbers[i] = T(to_number(from[i]));
+        return load(numbers);
+    }
+}
+
+template <class T, class S>
+inline void store_numbers(S* to, Vec<T> v, int count = kLanes<T>) {
+    if constexpr (std::is_same_v<S, T>) {
+        count == kLanes<T> ? store(to, v) : store_some(to, v, count);
+    } else {
+        for (int i = 0; i < count; ++i) from_number(v[i], to[i]);
+    }
+}
+
+// Adjacent numbers to memory, past the cache where that is aligned: at(i, n) makes those from i on, n of them.
+template <class F>
+inline void stream_all(float* to, int64_t count, const F& at) {
+    constexpr int L = kLanes<float>;
+    const int64_t ahead = int64_t(reinterpret_cast<uintptr_t>(to) / sizeof(float)) % L;
+    int64_t i = ahead == 0 ? 0 : L - ahead < count ? L - ahead : count;
+    if (i > 0) store_some(to, at(0, int(i)), int(i));
+    for (; i + L <= count; i += L) stream(to + i, at(i, L));
+    if (i < count) store_some(to + i, at(i, int(count - i)), int(count - i));
+}
+
 // `row`, plus `skip` unless that is null, to `out` in its dtype; the whole result has `total` numbers.
 template <class T, class S>
 inline void finish_row(S* out, const T* row, const S* skip, int64_t count, int64_t total) {
-    if constexpr (sizeof(S) == sizeof(float) && sizeof(T) == sizeof(float)) {
-        if (large(total) && aligned(out) && count % kLanes<T> == 0) {
-            for (int64_t i = 0; i < count; i += kLanes<T>) stream(out + i, skip ? load(row + i) + load(skip + i) : load(row + i));
-            return;
-        }
+    constexpr int L = kLanes<T>;
+    const auto at = [&](int64_t i, int n) {
+        const Vec<T> v = n == L ? load(row + i) : load_some(row + i, n);
+        return skip ? v + load_numbers<T>(skip + i, n) : v;
+    };
+    if constexpr (std::is_same_v<S, float>) {
+        if (large(total)) return stream_all(out, count, at);
     }
-    if (skip) {
-        for (int64_t i = 0; i < count; ++i) from_number(row[i] + T(to_number(skip[i])), out[i]);
-    } else {
-        for (int64_t i = 0; i < count; ++i) from_number(row[i], out[i]);
-    }
+    int64_t i = 0;
+    for (; i + L <= count; i += L) store_numbers<T>(out + i, at(i, L));
+    if (i < count) store_numbers<T>(out + i, at(i, int(count - i)), int(count - i));
 }
 
 // Calls f with null pointers of the type that is computed in and of the type that is stored.

@@ -252,9 +252,9 @@ private:
         if (sx == 1) return write_planes<T>(to, sc, classes, at.count, past_cache(), gradient);
         if (sc != 1) return write_strided<T>(to, sc, sx, classes, at.count, gradient);
         if constexpr (std::is_same_v<S, float>) {
-            if (past_cache() && sx == classes && aligned(to)) {
+            if (past_cache() && sx == classes) {
                 write_pixels<T>(s.pixels, sx, classes, at.count, gradient);
-                return stream_all(to, s.pixels, at.count * sx);
+                return stream_all(to, at.count * sx, [&](int64_t i, int n) { return load_numbers<T>(s.pixels + i, n); });
             }
         }
         write_pixels<T>(to, sx, classes, at.count, gradient);

@@ -1,39 +1,11 @@
 // Between memory and a tile: numbers of kTile pixels as [C][kTile], whatever their layout and dtype outside.
 #pragma once
 
-#include "../common/convert.h"
-#include "../common/simd.h"
+#include "../common/rows.h"
 
 namespace fcn::FCN_ISA {
 
 constexpr int kTile = 256;  // pixels; whole cache lines of every class plane, and long enough for the prefetchers
-
-// How many of the numbers left go into one vector.
-template <class T>
-inline int clamp_count(int left) {
-    return left < 0 ? 0 : left < kLanes<T> ? left : kLanes<T>;
-}
-
-// A vector of numbers, of which `count` are in memory; the others are 0.
-template <class T, class S>
-inline Vec<T> load_numbers(const S* from, int count = kLanes<T>) {
-    if constexpr (std::is_same_v<S, T>) {
-        return count == kLanes<T> ? load(from) : load_some(from, count);
-    } else {
-        T numbers[kLanes<T>] = {};
-        for (int i = 0; i < count; ++i) numbers[i] = T(to_number(from[i]));
-        return load(numbers);
-    }
-}
-
-template <class T, class S>
-inline void store_numbers(S* to, Vec<T> v, int count = kLanes<T>) {
-    if constexpr (std::is_same_v<S, T>) {
-        count == kLanes<T> ? store(to, v) : store_some(to, v, count);
-    } else {
-        for (int i = 0; i < count; ++i) from_number(v[i], to[i]);
-    }
-}
 
 // tile[c][i] = from[c * class_stride + i], and the largest of each pixel.
 template <class T, class S>
@@ -130,13 +102,6 @@ inline void write_pixels(S* to, int64_t pixel_stride, int classes, int count, co
             }
         }
     }
-}
-
-// `count` adjacent numbers, past the cache.
-inline void stream_all(float* to, const float* from, int64_t count) {
-    int64_t i = 0;
-    for (; i + kLanes<float> <= count; i += kLanes<float>) stream(to + i, load(from + i));
-    store_some(to + i, load_some(from + i, int(count - i)), int(count - i));
 }
 
 template <class T, class S, class F>

@@ -4,52 +4,25 @@
 #include "../common/cells.h"
 #include "../common/parallel.h"
 #include "../common/rows.h"
+#include "doubling.h"
 
 namespace fcn::FCN_ISA {
 namespace {
 
-// Whether, and from which to which run, every cell has two pixels: the factor 2 of FCN's skip fusion.
-struct Doubling {
-    int first = 0, end = 0;
-
-    void find(const Runs& columns) {
-        first = end = 0;
-        if (columns.slope != 0.5 || !columns.one_per_cell) return;
-        end = columns.count;
-        while (first < end && columns.run[first].count != 2) ++first;
-        while (end > first && columns.run[end - 1].count != 2) --end;
-    }
-};
-
 // One output row from the vertically mixed values at the column corners. inner = 1.
 template <class T>
-void expand_plane(T* out, const T* corner, const Runs& columns, const Doubling& doubling) {
-    constexpr int L = kLanes<T>;
+void expand_plane(T* out, const T* corner, const Runs& columns) {
     const T step = T(columns.slope);
-    const auto expand = [&](int from, int to) {
-        for (int p = from; p < to; ++p) {
-            const Run& run = columns.run[p];
-            const T left = corner[run.top], slope = corner[run.top + 1] - left, t = T(run.t);
-            T* pixel = out + run.first;
-            if (run.count == kMaxRun) {
-                for (int k = 0; k < kMaxRun; ++k) pixel[k] = left + (t + T(k) * step) * slope;
-            } else {
-                for (int k = 0; k < run.count; ++k) pixel[k] = left + (t + T(k) * step) * slope;
-            }
+    for (int p = 0; p < columns.count; ++p) {
+        const Run& run = columns.run[p];
+        const T left = corner[run.top], slope = corner[run.top + 1] - left, t = T(run.t);
+        T* pixel = out + run.first;
+        if (run.count == kMaxRun) {
+            for (int k = 0; k < kMaxRun; ++k) pixel[k] = left + (t + T(k) * step) * slope;
+        } else {
+            for (int k = 0; k < run.count; ++k) pixel[k] = left + (t + T(k) * step) * slope;
         }
-    };
-    if (doubling.end - doubling.first < L) return expand(0, columns.count);
-    expand(0, doubling.first);
-    const T even = T(columns.run[doubling.first].t), odd = even + step;
-    for (int p = doubling.first; p < doubling.end; p += L) {
-        const int at = int(imin(p, doubling.end - L));  // the last vector overlaps the one before
-        const Vec<T> left = load(corner + at), slope = load(corner + at + 1) - left;
-        Vec<T> first, second;
-        interleave<T>(left + even * slope, left + odd * slope, first, second);
-        store(out + columns.run[at].first, first);
-        store(out + columns.run[at].first + L, second);
     }
-    expand(doubling.end, columns.count);
 }
 
 // The adjoint of expand_plane, added to `corner`.
@@ -72,9 +45,9 @@ void gather_plane(T* corner, const T* row, const Runs& columns, const Doubling& 
     };
     int p = doubling.first;
     gather(0, p);
-    if (doubling.end - p >= L) {
+    if (doubling.count >= L) {
         const T t = T(columns.run[p].t);
-        for (; p + L <= doubling.end; p += L) {
+        for (; p + L <= doubling.first + doubling.count; p += L) {
             Vec<T> even, odd;
             const T* pixel = row + columns.run[p].first;
             deinterleave<T>(load(pixel), load(pixel + L), even, odd);
@@ -123,8 +96,13 @@ public:
             T* mixed = mixed_rows + thread * columns.corners * inner;
             T* row = expanded_rows + thread * row_size();
             for (int64_t y = first; y < imin(first + chunk, out_rows); ++y) {
-                mix_rows(mixed, x, plane, y);
-                expand_row(row, mixed);
+                const Mix<T, S> mix = mix_of(x, plane, y);
+                if (inner == 1 && doubling.count >= kLanes<T>) {
+                    double_row(row, mix, columns, doubling);
+                } else {
+                    mix_rows(mixed, mix, x.stride_item);
+                    expand_row(row, mixed);
+                }
                 finish_row<T, S>(out.row(plane, y), row, a.skip.data ? skip.row(plane, y) : nullptr, out_width * inner, total);
             }
         });
@@ -206,31 +184,28 @@ private:
         }
     }
 
-    // The input mixed vertically for output row y, at the column corners.
-    void mix_rows(T* mixed, const Planes<const S>& x, int64_t plane, int64_t y) const {
+    Mix<T, S> mix_of(const Planes<const S>& x, int64_t plane, int64_t y) const {
         const Run& run = rows.run[row_run[y]];
         const T t = T(run.t + double(y - run.first) * rows.slope);
         const int up = rows.corner[run.top], down = rows.corner[run.top + 1];
-        const S* upper = x.row(plane, up < 0 ? 0 : up);
-        const S* lower = x.row(plane, down < 0 ? 0 : down);
-        const T w_up = up < 0 ? T(0) : T(1) - t, w_down = down < 0 ? T(0) : t;
-        const auto mix = [&](T* to, int64_t item, int64_t count) {
-            const S *u = upper + item * x.stride_item, *d = lower + item * x.stride_item;
-            for (int64_t c = 0; c < count; ++c) to[c] = w_up * T(to_number(u[c])) + w_down * T(to_number(d[c]));
-        };
+        return {x.row(plane, up < 0 ? 0 : up), x.row(plane, down < 0 ? 0 : down), up < 0 ? T(0) : T(1) - t, down < 0 ? T(0) : t};
+    }
+
+    // The input mixed vertically, at the column corners.
+    void mix_rows(T* mixed, const Mix<T, S>& mix, int64_t stride_item) const {
         for (int i = 0; i < span_count; ++i) {
             const Span& span = spans[i];
             T* to = mixed + span.corner * inner;
             if (span.item < 0) {
                 std::memset(to, 0, sizeof(T) * span.count * inner);
             } else {
-                mix(to, span.item, span.count * inner);
+                for (int64_t c = 0; c < span.count * inner; ++c) to[c] = mix.at(span.item * stride_item + c);
             }
         }
     }
 
     void expand_row(T* row, const T* corner) const {
-        if (inner == 1) return expand_plane(row, corner, columns, doubling);
+        if (inner == 1) return expand_plane(row, corner, columns);
         for (int p = 0; p < columns.count; ++p) {
             const Run& run = columns.run[p];
             const T *left = corner + run.top * inner, *right = left + inner;
