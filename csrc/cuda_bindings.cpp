@@ -80,6 +80,14 @@ void upsample_add_(const py::object& x, const py::object& skip, const py::object
         [&](auto* number, cudaStream_t s) { upsample_add<Number<decltype(number)>>(args, s); });
 }
 
+void upsample_add_backward_(const py::object& grad, const py::object& out, const py::sequence& g, bool channels_last, int device,
+                            uintptr_t stream) {
+    UpsampleAddArgs args{tensor(grad, "grad", 4), Tensor{}, tensor(out, "out", 4), grid(g), channels_last, 0};
+    check_upsample_add_backward(args);
+    run("upsample_add_backward", args.out.dtype, device, stream, {{&args.x, "grad"}, {&args.out, "out"}},
+        [&](auto* number, cudaStream_t s) { upsample_add_backward<Number<decltype(number)>>(args, s); });
+}
+
 }  // namespace
 }  // namespace fcn
 
@@ -107,4 +115,5 @@ PYBIND11_MODULE(_CUDA, m, py::mod_gil_not_used()) {
     m.doc() = "GPU kernels of fcn_kernels.";
 #endif
     m.def("upsample_add", &upsample_add_);
+    m.def("upsample_add_backward", &upsample_add_backward_);
 }

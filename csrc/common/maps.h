@@ -61,14 +61,24 @@ struct Strips {
     }
 };
 
+constexpr int64_t kManyBlocks = 2048;  // of 256 threads: about twice what the largest GPUs hold at once
+
 // Blocks of 256 threads, one thread for each strip of a plane; several planes for each thread once the GPU is full.
 inline dim3 strip_grid(const Strips& strips, int64_t height, int64_t planes) {
     if (planes >= (int64_t(1) << 31)) throw std::invalid_argument("a tensor has 2^31 planes or more");
     const int64_t blocks = (strips.per_row.divisor * height + 255) / 256;
-    constexpr int64_t kEnough = 4096;  // blocks: several times what any GPU holds at once
     int64_t parallel = planes;
-    while (parallel > 65535 || (parallel > (planes + 3) / 4 && blocks * parallel > kEnough)) parallel = (parallel + 1) / 2;
+    while (parallel > 65535 || (parallel > (planes + 3) / 4 && blocks * parallel > 2 * kManyBlocks)) parallel = (parallel + 1) / 2;
     return dim3(unsigned(blocks), unsigned(parallel));
+}
+
+// Rows that a thread makes where it walks down them, `blocks` blocks to a row: many, since a walk begins with a row more,
+// but few enough to fill a GPU.
+inline int band_rows(int64_t blocks, int64_t height) {
+    int64_t band = 32;
+    while (band > 1 && blocks * ((height + band - 1) / band) < kManyBlocks) band /= 2;
+    while ((height + band - 1) / band > 65535) band *= 2;
+    return int(band);
 }
 
 // How many numbers in front of `row` a multiple of 16 bytes is.

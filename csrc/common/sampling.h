@@ -30,11 +30,18 @@ struct Sample {
     int64_t rest;
 };
 
+// The pixels begin, begin + 1, ... of an axis that lie between two neighbouring inputs; pixel `begin + k` is
+// `t + k * slope` of the way.
+struct Cell {
+    int begin, end;
+    float t, slope;
+};
+
 constexpr int kMargin = 16;  // pixels in front of an axis and behind it that may be asked for, too
 
 struct Sampling {
     int64_t step, origin, denominator;  // origin is such that no pixel asked for lies below 0; `bias` cells are taken off
-    Divisor narrow_denominator;
+    Divisor narrow_denominator, narrow_step;
     float inverse;
     int size, input_size, bias;
     bool clamp, narrow;  // narrow: 32 bits are enough
@@ -48,8 +55,9 @@ struct Sampling {
         origin += cells * denominator;
         bias = int(cells);
         inverse = float(1.0 / double(denominator));
-        narrow = double(step) * double(axis.size + kMargin) + double(origin) < 2147483648.0;
-        if (narrow) narrow_denominator = Divisor(denominator);
+        narrow = double(step) * double(axis.size + kMargin) + double(origin) < 2147483648.0 &&
+                 double(denominator) * double(input + bias + 1) < 2147483648.0;
+        if (narrow) narrow_denominator = Divisor(denominator), narrow_step = Divisor(step > 0 ? step : 1);
     }
 
     FCN_HD Sample at(int y) const {
@@ -57,6 +65,27 @@ struct Sampling {
         const int64_t cell = narrow ? narrow_denominator.divide(uint32_t(numerator)) : numerator / denominator;
         const int64_t rest = numerator - cell * denominator;
         return {int(cell) - bias, float(rest) * inverse, rest};
+    }
+
+    // Cell c lies between inputs c and c + 1, c = -1 ... input_size - 1. Under `clamp` the cells at the ends hold all pixels
+    // beyond, at the input that is there; otherwise the input that is not there counts for nothing.
+    FCN_HD Cell cell(int c) const {
+        const bool first = c < 0, last = c == input_size - 1;
+        Cell r;
+        r.begin = clamp && first ? 0 : first_in(c);
+        r.end = clamp && last ? size : first_in(c + 1);
+        r.t = clamp && (first || last) ? float(first) : float(step * r.begin + origin - (int64_t(c) + bias) * denominator) * inverse;
+        r.slope = clamp && (first || last) ? 0 : float(step) * inverse;
+        return r;
+    }
+
+    // The first pixel that lies in cell c or behind it.
+    FCN_HD int first_in(int c) const {
+        const int64_t ahead = (int64_t(c) + bias) * denominator - origin;
+        if (ahead <= 0) return 0;
+        if (step == 0) return size;
+        const int64_t pixel = narrow ? narrow_step.divide(uint32_t(ahead + step - 1)) : (ahead + step - 1) / step;
+        return pixel < size ? int(pixel) : size;
     }
 
     FCN_HD bool inside(int cell) const { return unsigned(cell) < unsigned(input_size); }

@@ -1,5 +1,4 @@
-// upsample_add on GPUs, bound by memory. A thread makes a strip of 16 bytes of an output row, and goes on to the same
-// strip of other planes: what the columns sample is the same there.
+// upsample_add on GPUs, bound by memory.
 #include "cuda.h"
 
 #include "../common/maps.h"
@@ -8,6 +7,8 @@
 namespace fcn {
 namespace {
 
+// Forward: a thread makes a strip of 16 bytes of an output row, and goes on to the same strip of other planes: what the
+// columns sample is the same there.
 template <class T>
 struct ForwardArgs {
     Map<const T> x, skip;  // skip.data is null where there is none
@@ -150,6 +151,105 @@ __global__ void __launch_bounds__(256) upsample_add_kernel(const ForwardArgs<T> 
     }
 }
 
+// Backward gathers. A thread walks down the rows of the output's gradient that one column of cells feeds, cell by cell: what
+// a cell gives to the inputs above is the sum over its rows less what it gives to those below.
+template <class T>
+struct BackwardArgs {
+    Map<const T> grad;  // of the output
+    Map<T> out;         // the gradient of x
+    Sampling rows, columns;
+    Divisor columns_of_plane;  // what threads of a plane are numbered by: cells, or input columns
+    Divisor chunks;            // of a pixel's channels
+    int height, band;          // input rows, and as many of them as a thread makes
+    int64_t count;             // threads for a band
+};
+
+// One channel: a thread sums the pixels of its own column of cells, and gets what its left neighbour's give to the right.
+// Warps overlap in one lane, so that every lane but the first has that neighbour. kChunk pixels are read at a time.
+template <class T, int kChunk>
+__global__ void __launch_bounds__(256) upsample_add_backward_planes(const BackwardArgs<T> a) {
+    const int lane = int(threadIdx.x) % 32;
+    const int64_t task = (int64_t(blockIdx.x) * 8 + threadIdx.x / 32) * 31 + lane;
+    const bool active = task < a.count;
+    const uint32_t plane = a.columns_of_plane.divide(uint32_t(active ? task : 0));
+    const int c = int(active ? task - int64_t(plane) * a.columns_of_plane.divisor : 0) - 1;
+    Cell column = a.columns.cell(c);
+    if (!active) column.end = column.begin;
+
+    const int first = int(blockIdx.y) * a.band, end = min(first + a.band, a.height);
+    float below = 0, below_right = 0;  // what the cell above gives to this row, in all and to the right
+    for (int i = first - 1; i < end; ++i) {
+        const Cell row = a.rows.cell(i);
+        float all = 0, all_right = 0, lower = 0, lower_right = 0, t = row.t;
+#pragma unroll 2
+        for (int y = row.begin; y < row.end; ++y, t += row.slope) {
+            const T* pixels = a.grad.row(plane, y);
+            float sum = 0, right = 0;
+            for (int x = column.begin; x < column.end; x += kChunk) {
+                float part = 0, weighted = 0;
+#pragma unroll
+                for (int k = 0; k < kChunk; ++k) {
+                    const float v = x + k < column.end ? to_float(pixels[x + k]) : 0;
+                    part += v;
+                    weighted += float(k) * v;
+                }
+                sum += part;
+                right += (column.t + float(x - column.begin) * column.slope) * part + column.slope * weighted;
+            }
+            all += sum, all_right += right;
+            lower += t * sum, lower_right += t * right;
+        }
+        if (i >= first) {
+            const float in_all = below + (all - lower), to_right = below_right + (all_right - lower_right);
+            const float from_left = __shfl_up_sync(~0u, to_right, 1);
+            if (active && lane > 0 && c >= 0) a.out.row(plane, i)[c] = from_float<T>((in_all - to_right) + from_left);
+        }
+        below = lower, below_right = lower_right;
+    }
+}
+
+// channels_last: a thread has kCount channels of an input column, and sums over the two columns of cells beside it.
+template <class T, int kCount>
+__global__ void __launch_bounds__(256) upsample_add_backward_pixels(const BackwardArgs<T> a) {
+    const int64_t task = int64_t(blockIdx.x) * 256 + threadIdx.x;
+    if (task >= a.count) return;
+    const uint32_t column = a.chunks.divide(uint32_t(task)), plane = a.columns_of_plane.divide(column);
+    const int channel = (int(task) - int(column * a.chunks.divisor)) * kCount, channels = int(a.chunks.divisor) * kCount;
+    const int j = int(column - plane * a.columns_of_plane.divisor);
+    const Cell left = a.columns.cell(j - 1), right = a.columns.cell(j);
+
+    const int first = int(blockIdx.y) * a.band, end = min(first + a.band, a.height);
+    float below[kCount] = {};
+    for (int i = first - 1; i < end; ++i) {
+        const Cell row = a.rows.cell(i);
+        float all[kCount] = {}, lower[kCount] = {}, t = row.t;
+        for (int y = row.begin; y < row.end; ++y, t += row.slope) {
+            const T* pixels = a.grad.row(plane, y) + channel;
+            float sum[kCount] = {};
+            const auto add = [&](const Cell& cell, float weight, float slope) {
+#pragma unroll 2
+                for (int x = cell.begin; x < cell.end; ++x, weight += slope) {
+                    const auto v = load_pack<kCount>(pixels + int64_t(x) * channels);
+#pragma unroll
+                    for (int k = 0; k < kCount; ++k) sum[k] += weight * to_float(v.v[k]);
+                }
+            };
+            add(left, left.t, left.slope);
+            add(right, 1 - right.t, -right.slope);
+#pragma unroll
+            for (int k = 0; k < kCount; ++k) all[k] += sum[k], lower[k] += t * sum[k];
+        }
+        if (i >= first) {
+            Pack<T, kCount> made;
+#pragma unroll
+            for (int k = 0; k < kCount; ++k) made.v[k] = from_float<T>(below[k] + (all[k] - lower[k]));
+            store_pack(a.out.row(plane, i) + int64_t(j) * channels + channel, made);
+        }
+#pragma unroll
+        for (int k = 0; k < kCount; ++k) below[k] = lower[k];
+    }
+}
+
 }  // namespace
 
 template <class T>
@@ -175,6 +275,37 @@ void upsample_add(const UpsampleAddArgs& args, cudaStream_t stream) {
     }
 }
 
+template <class T>
+void upsample_add_backward(const UpsampleAddArgs& args, cudaStream_t stream) {
+    const Tensor& out = args.out;
+    const bool last = args.channels_last;
+    BackwardArgs<T> a;
+    a.grad = Map<const T>(args.x, last), a.out = Map<T>(out, last);
+    a.rows = Sampling(args.grid.rows, out.size[2], args.grid.clamp);
+    a.columns = Sampling(args.grid.columns, out.size[3], args.grid.clamp);
+    a.height = int(out.size[2]);
+    const int64_t n = out.size[0], c = out.size[1], w = out.size[3];
+    const bool packs = c % kPack<T> == 0 && a.grad.aligned() && a.out.aligned();
+    const int64_t chunks = packs ? c / kPack<T> : c;
+    a.chunks = Divisor(chunks);
+    a.columns_of_plane = Divisor(last ? w : w + 1);
+    a.count = last ? n * w * chunks : n * c * (w + 1);
+    if (a.count >= (int64_t(1) << 31)) throw std::invalid_argument("a row of all planes has 2^31 numbers or more");
+    const int64_t blocks = last ? (a.count + 255) / 256 : (a.count + 247) / 248;
+    a.band = band_rows(blocks, a.height);
+    const dim3 grid(unsigned(blocks), unsigned((a.height + a.band - 1) / a.band));
+    if (last && packs) {
+        launch(upsample_add_backward_pixels<T, kPack<T>>, grid, 256, 0, stream, a);
+    } else if (last) {
+        launch(upsample_add_backward_pixels<T, 1>, grid, 256, 0, stream, a);
+    } else if (2 * a.columns.step >= a.columns.denominator) {  // two pixels in a cell, or fewer
+        launch(upsample_add_backward_planes<T, 2>, grid, 256, 0, stream, a);
+    } else {
+        launch(upsample_add_backward_planes<T, 8>, grid, 256, 0, stream, a);
+    }
+}
+
 template void upsample_add<FCN_NUMBER>(const UpsampleAddArgs&, cudaStream_t);
+template void upsample_add_backward<FCN_NUMBER>(const UpsampleAddArgs&, cudaStream_t);
 
 }  // namespace fcn
