@@ -3,6 +3,9 @@
 #include "common/binding.h"
 #include "common/cuda.h"
 #include "upsample_add/cuda.h"
+#if defined(FCN_EMULATE)
+#include "emulator/planted.h"
+#endif
 
 namespace fcn {
 namespace {
@@ -88,6 +91,13 @@ void upsample_add_backward_(const py::object& grad, const py::object& out, const
         [&](auto* number, cudaStream_t s) { upsample_add_backward<Number<decltype(number)>>(args, s); });
 }
 
+#if defined(FCN_EMULATE)
+void planted_(const py::object& in, const py::object& out, Fault fault) {
+    Tensor from = tensor(in, "in", 1), to = tensor(out, "out", 1);
+    run("planted", from.dtype, 0, 0, {{&from, "in"}, {&to, "out"}}, [&](auto*, cudaStream_t) { planted(from, to, fault); });
+}
+#endif
+
 }  // namespace
 }  // namespace fcn
 
@@ -105,12 +115,21 @@ PYBIND11_MODULE(_CUDA, m, py::mod_gil_not_used()) {
     });
 #if defined(FCN_EMULATE)
     m.doc() = "The GPU kernels of fcn_kernels, emulated on a CPU.";
-    m.def("set_order", [](const std::string& order, unsigned seed) {
-        want(order == "forward" || order == "reverse" || order == "random", "order: want forward, reverse or random");
-        emulator::set_order(order == "forward" ? emulator::Order::forward
-                            : order == "reverse" ? emulator::Order::reverse
-                                                 : emulator::Order::random, seed);
-    }, py::arg("order"), py::arg("seed") = 0, "The order in which a block's threads take turns from now on.");
+    py::enum_<emulator::Order>(m, "Order")
+        .value("forward", emulator::Order::forward)
+        .value("reverse", emulator::Order::reverse)
+        .value("random", emulator::Order::random);
+    m.def("set_order", &emulator::set_order, py::arg("order"), py::arg("seed") = 0,
+          "The order in which a block's threads take turns from now on.");
+    py::enum_<Fault>(m, "Fault")
+        .value("none", Fault::none)
+        .value("race", Fault::race)
+        .value("outside", Fault::outside)
+        .value("divergence", Fault::divergence)
+        .value("lane", Fault::lane)
+        .value("alignment", Fault::alignment)
+        .value("unset", Fault::unset);
+    m.def("planted", &planted_, "Reverses every 64 numbers, or does what is wrong with it: see csrc/emulator/planted.h.");
 #else
     m.doc() = "GPU kernels of fcn_kernels.";
 #endif
