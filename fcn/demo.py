@@ -42,7 +42,8 @@ def demo(out: str | Path = "runs/demo", overrides: Sequence[str] = ()) -> dict[s
     )
     train(recipe)
 
-    predictors = {f"FCN-{s}s": Predictor(stage_dir(out, s) / BEST_FILE) for s in recipe.stages.stride}
+    weights = {f"FCN-{s}s": stage_dir(out, s) / BEST_FILE for s in recipe.stages.stride}
+    predictors = {name: Predictor(path, precision="float32") for name, path in weights.items()}
     results = {name: predictor.evaluate(test_set, progress=False) for name, predictor in predictors.items()}
     console.print(metrics_table(results, title="Held-out slices"), class_table(results, test_set.classes))
 

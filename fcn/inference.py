@@ -2,32 +2,70 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from .backbones import Net
 from .data import DataError, SegmentationDataset, evaluation_loader, read_image
 from .data.files import pil_to_array, to_uint8
+from .machine import bfloat16_instructions
 from .metrics import Metrics, SegmentationMetrics
+from .models import FCN, Trunk
+from .padding import ReusedPadding
 from .weights import Weights, load_weights
 
 ImageLike = str | Path | Image.Image | np.ndarray
+Precision = Literal["auto", "float32", "bfloat16"]
+
+AGREEMENT = 0.99
+"""``precision="auto"`` computes in bfloat16 only if at least this part of the first image's labels is as in float32."""
 
 
 class Predictor:
     """A trained network as a function from an image of any size to its label map.
 
-    Weights: a file of ``save_weights``, or one already loaded. ``device``: the GPU if there is one, unless given.
+    ``weights``: a file of ``save_weights``, or one already loaded. ``device``: the GPU if there is one, unless given.
+
+    ``precision``: that of the trunk; scores and what follows are float32 always. ``"auto"`` is bfloat16 on CPUs with
+    instructions for it (AMX, AVX512-BF16) if the labels of the first image agree with those of float32 (``AGREEMENT``);
+    if not, a warning says so and float32 is used. ``note`` says what was chosen and why.
+
+    ``compile``: ``torch.compile`` with weights as constants. It takes half a minute or more for each size of image, so
+    it is for many images of few sizes; weights must not change afterwards. With ``pad="official"``, what follows from
+    the padding alone is computed once for each size of image in any case (``fcn.padding``).
     """
 
-    def __init__(self, weights: str | Path | Weights, device: str | torch.device | None = None) -> None:
+    def __init__(
+        self,
+        weights: str | Path | Weights,
+        device: str | torch.device | None = None,
+        *,
+        precision: Precision = "auto",
+        compile: bool = False,
+    ) -> None:
+        if precision not in get_args(Precision):
+            raise ValueError(f"precision must be one of {get_args(Precision)}, got {precision!r}")
         loaded = weights if isinstance(weights, Weights) else load_weights(weights)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = loaded.model.to(self.device).eval()
         self.classes, self.palette, self.preprocessing = loaded.classes, loaded.palette, loaded.preprocessing
+        self.compile = compile
+        self.note = "float32"
+        self._trunk: Trunk | None = None  # None: to be settled by the first image.
+        if precision == "bfloat16":
+            self.note = "bfloat16"
+            self._trunk = inference_trunk(self.model, torch.bfloat16, compile=compile)
+        elif precision == "float32" or self.device.type != "cpu" or bfloat16_instructions() is None:
+            self._trunk = inference_trunk(self.model, compile=compile)
 
     @torch.inference_mode()
     def __call__(self, image: ImageLike) -> np.ndarray:
@@ -37,9 +75,7 @@ class Predictor:
         uint8, uint16 or bool. Raises ``DataError`` for anything else, naming the file.
         """
         pixels = self.preprocessing(to_array(image))[None].to(self.device)
-        labels = self.model.scores(pixels).labels()
-        assert isinstance(labels, torch.Tensor)
-        return labels[0].cpu().numpy()
+        return self._labels(pixels)[0].cpu().numpy()
 
     @torch.inference_mode()
     def evaluate(self, dataset: SegmentationDataset, *, workers: int = 0, progress: bool = True) -> Metrics:
@@ -56,9 +92,54 @@ class Predictor:
         loader = evaluation_loader(dataset, self.preprocessing, workers=workers)
         for batch in tqdm(loader, desc="evaluate", unit="image", disable=not progress, dynamic_ncols=True):
             for group in batch:
-                labels = self.model.scores(group["image"].to(self.device)).labels()
+                labels = self._labels(group["image"].to(self.device))
                 metrics.update(labels, group["target"].to(self.device))
         return metrics.compute()
+
+    def _labels(self, images: Tensor) -> Tensor:
+        if self._trunk is None:
+            self._trunk = self._settle(images)
+        return self.model.scores(images, self._trunk).labels()
+
+    def _settle(self, images: Tensor) -> Trunk:
+        """bfloat16 if that gives these images the labels of float32."""
+        exact = self.model.scores(images).labels()
+        trunk = inference_trunk(self.model, torch.bfloat16, compile=self.compile)
+        agreement = float((self.model.scores(images, trunk).labels() == exact).double().mean())
+        found = f"labels of the first image: {agreement:.2%} as in float32"
+        if agreement >= AGREEMENT:
+            self.note = f"bfloat16 ({found})"
+            return trunk
+        self.note = f"float32, not bfloat16 ({found}, wanted {AGREEMENT:.0%})"
+        warnings.warn(f"Predictor computes in {self.note}", stacklevel=4)
+        return inference_trunk(self.model, compile=self.compile)
+
+
+def inference_trunk(
+    model: FCN, dtype: torch.dtype = torch.float32, *, reuse_padding: bool = True, compile: bool = False
+) -> Trunk:
+    """The maps of ``model.backbone``, computed as fast as that goes; for ``model.scores(images, trunk)``.
+
+    Weights go to channels_last, in place unless ``dtype`` is not theirs. Maps are cast to the dtype of the head.
+    """
+    backbone: nn.Module = model.backbone
+    if any(p.dtype != dtype for p in backbone.parameters()):
+        backbone = copy.deepcopy(backbone).to(dtype)
+    backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    finish: Callable[[nn.Module], Callable[..., Any]] = frozen if compile else lambda net: net
+    pads = model.config.pad == "official" and model.config.architecture.official_padding is not None
+    run = ReusedPadding(backbone, finish) if reuse_padding and pads and isinstance(backbone, Net) else finish(backbone)
+
+    def trunk(images: Tensor) -> Mapping[str, Tensor]:
+        wanted = next(model.head.parameters()).dtype
+        return {name: x.to(wanted) for name, x in run(images.to(dtype)).items()}
+
+    return trunk
+
+
+def frozen(net: nn.Module) -> Callable[..., Any]:
+    """``net`` compiled with its weights as constants, laid out as its convolutions want them."""
+    return torch.compile(net, options={"freezing": True})
 
 
 def to_array(image: ImageLike) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Literal, cast, get_args
@@ -16,6 +16,8 @@ from .backbones import BACKBONES, Architecture, Modalities, Net, convolutionaliz
 from .geometry import output_size, paths, total_stride
 from .heads import Filter, Head, Stream
 from .scores import Scores
+
+Trunk = Callable[[Tensor], Mapping[str, Tensor]]
 
 STRIDES = (32, 16, 8)
 PADS = ("same", "official")
@@ -110,27 +112,28 @@ class FCN(nn.Module):
             return dict(zip(self.config.modalities, self.backbone.trunks(), strict=True))
         return {"": self.backbone}
 
-    def scores(self, images: Tensor) -> Scores:
+    def scores(self, images: Tensor, trunk: Trunk | None = None) -> Scores:
         """Coarse scores of preprocessed images ``[N, in_channels, H, W]``, any H, W >= ``smallest_image``: 1, but for
         FCN-GoogLeNet with the classifier's padding.
 
-        Nothing of size classes x H x W is made unless the last upsampling is learned. Raises ``ValueError`` or
-        ``TypeError`` for images of another form, and ``ValueError`` for a network of several tasks.
+        Nothing of size classes x H x W is made unless the last upsampling is learned. ``trunk`` computes the maps of
+        ``backbone`` in another way. Raises ``ValueError`` or ``TypeError`` for images of another form, and
+        ``ValueError`` for a network of several tasks.
         """
         if self.config.tasks:
             names = ", ".join(name for name, _ in self.config.tasks)
             raise ValueError(f"FCN: this network has scores for each of the tasks {names}: see task_scores")
-        return self._scores(images)
+        return self._scores(images, trunk or self.backbone)
 
     def task_scores(self, images: Tensor) -> dict[str, Scores]:
         """``scores`` of each of ``config.tasks``."""
         if not self.config.tasks:
             raise ValueError("FCN: this network has one task: see scores")
-        scores = self._scores(images)
+        scores = self._scores(images, self.backbone)
         parts = scores.coarse.split([classes for _, classes in self.config.tasks], dim=1)
         return {name: Scores(part, scores.grid) for (name, _), part in zip(self.config.tasks, parts, strict=True)}
 
-    def _scores(self, images: Tensor) -> Scores:
+    def _scores(self, images: Tensor, trunk: Trunk) -> Scores:
         if images.dim() != 4 or images.shape[1] != self.backbone.in_channels:
             wanted = f"[N, {self.backbone.in_channels}, H, W]"
             raise ValueError(f"FCN: images must be {wanted}, got shape {tuple(images.shape)}")
@@ -140,7 +143,7 @@ class FCN(nn.Module):
             raise ValueError(f"FCN: images must have at least {least}, got shape {tuple(images.shape)}")
         if not images.is_floating_point():
             raise TypeError(f"FCN: images must be floating point (see fcn.preprocessing), got {images.dtype}")
-        scores: Scores = self.head(self.backbone(images), (images.shape[2], images.shape[3]))
+        scores: Scores = self.head(trunk(images), (images.shape[2], images.shape[3]))
         return scores
 
     def forward(self, images: Tensor) -> Tensor:

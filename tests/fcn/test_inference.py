@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from fcn import inference, machine
 from fcn.data import ArrayDataset, DataError, Sample, voc_palette
-from fcn.inference import Predictor
-from fcn.models import ModelConfig, build_model
+from fcn.inference import Predictor, inference_trunk
+from fcn.models import FCN, ModelConfig, build_model
 from fcn.preprocessing import IMAGENET
 from fcn.report import metrics_as_dict
 from fcn.visualize import blend, colorize, save_curves, save_overlay, save_panels
@@ -25,7 +27,15 @@ def predictor() -> Predictor:
     for name, parameter in model.named_parameters():
         if "score" in name:
             torch.nn.init.normal_(parameter)
-    return Predictor(Weights(model, CLASSES, voc_palette(4), IMAGENET, {}), device="cpu")
+    return Predictor(Weights(model, CLASSES, voc_palette(4), IMAGENET, {}), device="cpu", precision="float32")
+
+
+def random_model(pad: str = "official") -> FCN:
+    torch.manual_seed(1)
+    model = build_model(ModelConfig("small", stride=8, classes=4, pad=pad)).eval()
+    for parameter in model.head.parameters():
+        torch.nn.init.normal_(parameter)
+    return model
 
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 47), (64, 20)])
@@ -75,6 +85,84 @@ def test_evaluate_counts_every_labeled_pixel(predictor: Predictor) -> None:
     assert metrics_as_dict(metrics, CLASSES)["class_iu"]["d"] is None  # absent from the truth
     with pytest.raises(DataError, match="the data have classes x, y"):
         predictor.evaluate(ArrayDataset(samples, ["x", "y"], voc_palette(2)), progress=False)
+
+
+# --- Precision and speed. ---
+
+
+def weights_of(model: FCN) -> Weights:
+    return Weights(model, CLASSES, voc_palette(4), IMAGENET, {})
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 5) * 255, (61, 75), mode="bicubic")
+    return smooth[0].permute(1, 2, 0).clamp(0, 255).byte().numpy()
+
+
+@pytest.fixture
+def fast_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "bfloat16_instructions", lambda: "avx512_bf16")
+
+
+@pytest.mark.parametrize("pad", ["official", "same"])
+@pytest.mark.usefixtures("fast_bfloat16")
+def test_auto_is_bfloat16_where_labels_agree(pad: str, image: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = Predictor(weights_of(random_model(pad)), "cpu", precision="float32")(image)
+    model = random_model(pad)
+    predictor = Predictor(weights_of(model), "cpu")
+    for _ in range(3):  # settled; prepared; reused
+        assert 0.99 <= (predictor(image) == exact).mean() <= 1
+        assert re.fullmatch(r"bfloat16 \(labels of the first image: (99|100)\.\d\d% as in float32\)", predictor.note)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}  # the network itself keeps its weights
+    monkeypatch.setattr(inference, "AGREEMENT", 1.01)
+    predictor = Predictor(weights_of(model), "cpu")
+    with pytest.warns(UserWarning, match="computes in float32, not bfloat16"):
+        np.testing.assert_array_equal(predictor(image), exact)
+    np.testing.assert_array_equal(predictor(image), exact)
+
+
+@pytest.mark.usefixtures("fast_bfloat16")
+def test_a_precision_by_name(image: np.ndarray) -> None:
+    labels = {p: Predictor(weights_of(random_model()), "cpu", precision=p)(image) for p in ("float32", "bfloat16")}
+    assert 0.97 < (labels["float32"] == labels["bfloat16"]).mean() < 1
+    with pytest.raises(ValueError, match=r"precision must be one of .* got 'half'"):
+        Predictor(weights_of(random_model()), precision="half")  # type: ignore[arg-type]
+
+
+def test_auto_is_float32_where_the_cpu_has_no_bfloat16(image: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "bfloat16_instructions", lambda: None)
+    predictor, exact = (Predictor(weights_of(random_model()), "cpu", precision=p) for p in ("auto", "float32"))
+    np.testing.assert_array_equal(predictor(image), exact(image))
+    assert predictor.note == "float32"
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [("fpu avx512f avx512_bf16", "avx512_bf16"), ("avx512_bf16 amx_bf16 amx_tile", "amx_bf16"), ("avx512f avx2", None)],
+)
+def test_instructions_for_bfloat16(flags: str, name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_cpuinfo", {"flags": flags}.get)
+    assert machine.bfloat16_instructions() == name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("options", [{}, {"reuse_padding": False}, {"compile": True}], ids=str)
+def test_trunks_give_the_scores_of_the_model(
+    options: dict[str, bool], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(inference, "frozen", lambda net: compiled.append(net) or net)
+    model, images = random_model(), torch.randn(2, 3, 40, 33)
+    with torch.inference_mode():
+        expected = model.scores(images).coarse
+        trunk = inference_trunk(model, dtype, **options)
+        for _ in range(3):
+            coarse = model.scores(images, trunk).coarse
+            assert coarse.dtype == torch.float32
+            error = float((coarse - expected).norm() / expected.norm())
+            assert error < (0.02 if dtype == torch.bfloat16 else 1e-6)
+    assert len(compiled) == bool(options.get("compile"))
 
 
 def test_colorize_and_blend() -> None:
