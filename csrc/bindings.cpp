@@ -96,14 +96,7 @@ py::tuple upsample_cross_entropy(const py::object& x, const py::object& target, 
                                   label_smoothing,
                                   exact,
                                   threads};
-    const DType sums = args.x.dtype == DType::float64 ? DType::float64 : DType::float32;
-    const int64_t n = args.x.size[0], rows = args.grid.rows.size, columns = args.grid.columns.size;
-    want_sizes(args.target, "target", {n, rows, columns});
-    if (args.grad.data) {
-        want_sizes(args.grad, "grad", {n, args.x.size[1], args.x.size[2], args.x.size[3]});
-        want(args.grad.dtype == sums, "grad: want the sums' dtype");
-    }
-    want_loss_options(args, args.x);
+    check_upsample_cross_entropy(args);
     UpsampleCrossEntropyResult result;
     {
         const py::gil_scoped_release release;

@@ -3,6 +3,7 @@
 #include "common/binding.h"
 #include "common/cuda.h"
 #include "upsample_add/cuda.h"
+#include "upsample_cross_entropy/cuda.h"
 #if defined(FCN_EMULATE)
 #include "emulator/planted.h"
 #endif
@@ -91,6 +92,31 @@ void upsample_add_backward_(const py::object& grad, const py::object& out, const
         [&](auto* number, cudaStream_t s) { upsample_add_backward<Number<decltype(number)>>(args, s); });
 }
 
+void upsample_cross_entropy_(const py::object& x, const py::object& target, const py::object& weight, const py::object& pixel_weight,
+                             const py::object& grad, const py::object& pixel_loss, const py::object& loss, const py::object& scale,
+                             const py::object& workspace, const py::sequence& g, int64_t ignore_index, bool mean,
+                             double label_smoothing, bool exact, int rows_of_a_patch, int device, uintptr_t stream) {
+    UpsampleCrossEntropyArgs args{tensor(x, "x", 4), tensor(target, "target", 3), tensor(weight, "weight", 1),
+                                  tensor(pixel_weight, "pixel_weight", 3), tensor(grad, "grad", 4),
+                                  tensor(pixel_loss, "pixel_loss", 3), grid(g), ignore_index, label_smoothing, exact, 0};
+    LossOutputs out{tensor(loss, "loss", 0), tensor(scale, "scale", 0), tensor(workspace, "workspace", 1), mean, rows_of_a_patch};
+    check_upsample_cross_entropy(args);
+    want((out.loss.data && out.scale.data) || args.pixel_loss.data, "loss and scale, or pixel_loss: missing");
+    want(rows_of_a_patch == 0 || rows_of_a_patch == 2 || rows_of_a_patch == 4 || rows_of_a_patch == 8, "rows_of_a_patch: want 0, 2, 4 or 8");
+    for (const Tensor* t : {&out.loss, &out.scale, &out.workspace}) want(!t->data || t->dtype == DType::float32, "want float32");
+    want_sizes(out.workspace, "workspace", {upsample_cross_entropy_workspace<float>(args, args.grad.data, rows_of_a_patch)});
+    run("upsample_cross_entropy", args.x.dtype, device, stream,
+        {{&args.x, "x"}, {&args.target, "target"}, {&args.weight, "weight"}, {&args.pixel_weight, "pixel_weight"}, {&args.grad, "grad"},
+         {&args.pixel_loss, "pixel_loss"}, {&out.loss, "loss"}, {&out.scale, "scale"}, {&out.workspace, "workspace"}},
+        [&](auto* number, cudaStream_t s) { upsample_cross_entropy<Number<decltype(number)>>(args, out, s); });
+}
+
+int64_t upsample_cross_entropy_workspace_(const py::object& x, const py::sequence& g, bool with_grad, int rows_of_a_patch) {
+    UpsampleCrossEntropyArgs args{};
+    args.x = tensor(x, "x", 4), args.grid = grid(g);
+    return upsample_cross_entropy_workspace<float>(args, with_grad, rows_of_a_patch);
+}
+
 #if defined(FCN_EMULATE)
 void planted_(const py::object& in, const py::object& out, Fault fault) {
     Tensor from = tensor(in, "in", 1), to = tensor(out, "out", 1);
@@ -135,4 +161,6 @@ PYBIND11_MODULE(_CUDA, m, py::mod_gil_not_used()) {
 #endif
     m.def("upsample_add", &upsample_add_);
     m.def("upsample_add_backward", &upsample_add_backward_);
+    m.def("upsample_cross_entropy", &upsample_cross_entropy_);
+    m.def("upsample_cross_entropy_workspace", &upsample_cross_entropy_workspace_, "How many float32 numbers the workspace has.");
 }

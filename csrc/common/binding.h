@@ -121,4 +121,14 @@ void want_loss_options(const Args& args, const Tensor& scores) {
     }
 }
 
+inline void check_upsample_cross_entropy(const UpsampleCrossEntropyArgs& args) {
+    const DType sums = args.x.dtype == DType::float64 ? DType::float64 : DType::float32;
+    want_sizes(args.target, "target", {args.x.size[0], args.grid.rows.size, args.grid.columns.size});
+    if (args.grad.data) {
+        want_sizes(args.grad, "grad", {args.x.size[0], args.x.size[1], args.x.size[2], args.x.size[3]});
+        want(args.grad.dtype == sums, "grad: want the sums' dtype");
+    }
+    want_loss_options(args, args.x);
+}
+
 }  // namespace fcn

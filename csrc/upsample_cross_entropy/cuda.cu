@@ -1,0 +1,173 @@
+// upsample_cross_entropy on a GPU: a block of threads takes a tile of cells and makes its share of the loss and of the
+// gradient in one pass; a second, small kernel adds up what tiles share.
+#include "cuda.h"
+
+#include "cuda_exact.h"
+#include "cuda_geometric.h"
+#include "cuda_plan.h"
+
+namespace fcn {
+namespace {
+
+// What a block keeps in shared memory.
+struct BlockMemory {
+    float* corner_sums;  // [CornerSums::kFloats], only where there is a gradient
+    float* peaks;        // [slot row][slot column]
+    float2* sums;        // [kThreads / 32]
+
+    template <class S>
+    FCN_HD static int floats(const LossArgs<S>& a) {
+        const int peaks = a.rows.slots * a.columns.slots;
+        return (a.grad ? CornerSums::kFloats : 0) + (peaks + 1) / 2 * 2 + 2 * kThreads / 32;
+    }
+
+    template <class S>
+    FCN_D BlockMemory(const LossArgs<S>& a, float* memory)
+        : corner_sums(memory),
+          peaks(memory + (a.grad ? CornerSums::kFloats : 0)),
+          sums(reinterpret_cast<float2*>(peaks + (a.rows.slots * a.columns.slots + 1) / 2 * 2)) {}
+};
+
+// The block's sums, in a fixed order, to memory.
+FCN_D void write_sums(Sums mine, float2* per_warp, float2* out) {
+    for (int distance = 16; distance > 0; distance /= 2) {
+        mine.loss += __shfl_down_sync(~0u, mine.loss, distance);
+        mine.weight += __shfl_down_sync(~0u, mine.weight, distance);
+    }
+    if (threadIdx.x % 32 == 0) per_warp[threadIdx.x / 32] = make_float2(mine.loss, mine.weight);
+    __syncthreads();
+    if (threadIdx.x != 0) return;
+    float2 total = per_warp[0];
+    for (int warp = 1; warp < int(blockDim.x) / 32; ++warp) total.x += per_warp[warp].x, total.y += per_warp[warp].y;
+    *out = total;
+}
+
+template <int K, int R, class S>
+__global__ void __launch_bounds__(kThreads) loss_kernel(const LossArgs<S> a) {
+    const BlockMemory memory(a, dynamic_shared<float>());
+    const Place place(a);
+    const Patch patch(a, place);
+    // All threads of the block agree on the path.
+    const bool geometric = find_peaks(a, place, kRange, memory.peaks) && !a.exact;
+    const Corners<S> corners(a, place, memory.peaks);
+    CornerSums corner_sums(a, place, memory.corner_sums);
+    CornerSums* gradient = a.grad ? &corner_sums : nullptr;
+    Sums sums;
+    if constexpr (K > 1) {
+        if (geometric) {
+            geometric_path<K, R>(a, place, patch, corners, gradient, sums);
+        } else {
+            exact_path<K>(a, place, patch, corners, R, gradient, sums);
+        }
+    } else {
+        exact_path<K>(a, place, patch, corners, R, gradient, sums);
+    }
+    write_sums(sums, memory.sums, a.sums + blockIdx.x);
+}
+
+// Gradients of the coarse pixels that several tiles feed, or none. A thread has a pixel and kFinishClasses classes.
+constexpr int kFinishClasses = 8;
+
+template <class S>
+FCN_D void finish_pixel(const LossArgs<S>& a, int64_t pixel, int first_class) {
+    const int h = a.rows.input_size, w = a.columns.input_size;
+    const int64_t row = pixel / w;
+    const int x = int(pixel - row * w), image = int(row / h), y = int(row - int64_t(image) * h);
+    if (image >= a.images || (a.rows.inner(y) && a.columns.inner(x))) return;
+    const int64_t first_tile = int64_t(image) * a.rows.tiles * a.columns.tiles;
+    const int stride = a.rows.slots * a.columns.slots;
+    float sum[kFinishClasses] = {};
+    a.rows.for_each_slot(y, [&](int tile_row, int slot_row) {
+        a.columns.for_each_slot(x, [&](int tile_column, int slot_column) {
+            const int64_t tile = first_tile + int64_t(tile_row) * a.columns.tiles + tile_column;
+            const float* part = a.corner_parts + (tile * a.classes + first_class) * stride + slot_row * a.columns.slots + slot_column;
+#pragma unroll
+            for (int c = 0; c < kFinishClasses; ++c) sum[c] += first_class + c < a.classes ? part[c * stride] : 0.0f;
+        });
+    });
+    float* grad = a.grad + image * a.grad_stride[0] + y * a.grad_stride[2] + x * a.grad_stride[3];
+#pragma unroll
+    for (int c = 0; c < kFinishClasses; ++c) {
+        if (first_class + c < a.classes) grad[(first_class + c) * a.grad_stride[1]] = sum[c];
+    }
+}
+
+// The loss, and the factor that the gradient lacks: the blocks' sums, added by one block in a fixed order.
+FCN_D void finish_loss(const float2* sums, int64_t blocks, bool mean, double* memory, float* loss, float* scale) {
+    double *losses = memory, *weights = memory + kThreads;
+    double my_loss = 0, my_weight = 0;
+    for (int64_t i = threadIdx.x; i < blocks; i += kThreads) my_loss += double(sums[i].x), my_weight += double(sums[i].y);
+    losses[threadIdx.x] = my_loss, weights[threadIdx.x] = my_weight;
+    for (int half = kThreads / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (int(threadIdx.x) < half) {
+            losses[threadIdx.x] += losses[threadIdx.x + half];
+            weights[threadIdx.x] += weights[threadIdx.x + half];
+        }
+    }
+    if (threadIdx.x != 0) return;
+    const double factor = !mean ? 1 : weights[0] != 0 ? 1 / weights[0] : 0;
+    *loss = float(losses[0] * factor);
+    *scale = float(factor);
+}
+
+template <class S>
+__global__ void __launch_bounds__(kThreads) finish_kernel(const LossArgs<S> a, int64_t blocks, bool mean, float* loss, float* scale) {
+    if (blockIdx.x == 0 && blockIdx.y == 0) {
+        finish_loss(a.sums, blocks, mean, dynamic_shared<double>(), loss, scale);
+    } else if (blockIdx.x > 0) {
+        finish_pixel(a, int64_t(blockIdx.x - 1) * kThreads + threadIdx.x, int(blockIdx.y) * kFinishClasses);
+    }
+}
+
+template <class S>
+void launch_loss(const LossArgs<S>& a, const Plan& plan, cudaStream_t stream) {
+    const size_t shared = sizeof(float) * size_t(BlockMemory::floats(a));
+    const auto with = [&](auto* kernel) { launch(kernel, unsigned(plan.blocks), unsigned(plan.threads), shared, stream, a); };
+    if (plan.k == 8 && plan.r == 8) return with(loss_kernel<8, 8, S>);
+    if (plan.k == 8 && plan.r == 4) return with(loss_kernel<8, 4, S>);
+    if (plan.k == 8) return with(loss_kernel<8, 2, S>);
+    if (plan.k == 4) return with(loss_kernel<4, 4, S>);
+    if (plan.k == 2) return with(loss_kernel<2, 2, S>);
+    with(loss_kernel<1, 1, S>);
+}
+
+}  // namespace
+
+template <class S>
+void upsample_cross_entropy(const UpsampleCrossEntropyArgs& args, const LossOutputs& outputs, cudaStream_t stream) {
+    const Plan plan(args, outputs.rows_of_a_patch);
+    LossArgs<S> a;
+    a.x = static_cast<const S*>(args.x.data);
+    a.grad = static_cast<float*>(args.grad.data);
+    for (int i = 0; i < 4; ++i) a.x_stride[i] = args.x.stride[i], a.grad_stride[i] = args.grad.stride[i];
+    a.target = args.target.data, a.target_dtype = args.target.dtype;
+    for (int i = 0; i < 3; ++i) a.target_stride[i] = args.target.stride[i], a.pixel_weight_stride[i] = args.pixel_weight.stride[i];
+    a.class_weight = static_cast<const float*>(args.weight.data);
+    a.pixel_weight = static_cast<const float*>(args.pixel_weight.data);
+    a.pixel_loss = static_cast<float*>(args.pixel_loss.data);
+    a.ignore_index = args.ignore_index;
+    a.images = int(args.x.size[0]), a.classes = int(args.x.size[1]);
+    a.hard = float(1 - args.label_smoothing), a.smoothing = float(args.label_smoothing / a.classes);
+    a.exact = args.exact || a.pixel_loss;
+    a.rows = plan.rows, a.columns = plan.columns;
+    a.sums = static_cast<float2*>(outputs.workspace.data);
+    a.corner_parts = reinterpret_cast<float*>(a.sums + plan.blocks);
+    launch_loss(a, plan, stream);
+    if (a.pixel_loss) return;
+    const int64_t pixels = a.grad ? args.x.size[0] * args.x.size[2] * args.x.size[3] : 0;
+    const dim3 grid(unsigned(1 + ceil_div(pixels, kThreads)), unsigned(a.grad ? ceil_div(a.classes, kFinishClasses) : 1));
+    launch(finish_kernel<S>, grid, kThreads, sizeof(double) * 2 * kThreads, stream, a, plan.blocks, outputs.mean,
+           static_cast<float*>(outputs.loss.data), static_cast<float*>(outputs.scale.data));
+}
+
+template <class S>
+int64_t upsample_cross_entropy_workspace(const UpsampleCrossEntropyArgs& args, bool with_grad, int rows_of_a_patch) {
+    const Plan plan(args, rows_of_a_patch);
+    return 2 * plan.blocks + (with_grad ? plan.corner_floats(args.x.size[1]) : 0);
+}
+
+template void upsample_cross_entropy<FCN_NUMBER>(const UpsampleCrossEntropyArgs&, const LossOutputs&, cudaStream_t);
+template int64_t upsample_cross_entropy_workspace<FCN_NUMBER>(const UpsampleCrossEntropyArgs&, bool, int);
+
+}  // namespace fcn
