@@ -103,6 +103,11 @@ class Net(nn.Module):
         if layer.kind == "conv":
             x = getattr(self, layer.name)(x)
         elif layer.kind == "linear":
+            if x.dim() == 4 and x.shape[2:] != (layer.kernel_size, layer.kernel_size):
+                raise ValueError(
+                    f"{layer.name}: fully connected to a map of size {layer.kernel_size}, got {tuple(x.shape[2:])}; "
+                    "convolutionalize takes images of any size"
+                )
             x = getattr(self, layer.name)(x.flatten(1))
         elif layer.kind == "pool":
             x = F.max_pool2d(x, layer.kernel_size, layer.stride, layer.padding, layer.dilation, ceil_mode=True)
