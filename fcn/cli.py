@@ -68,8 +68,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.set_defaults(run=_predict)
 
-    info = commands.add_parser("info", help="layers, classes and preprocessing of weights")
-    info.add_argument("weights")
+    info = commands.add_parser("info", help="layers, geometry and parameters of networks; classes of weights")
+    info.add_argument(
+        "models", nargs="+", metavar="MODEL", help="a weights file, or a backbone's name: vgg16, alexnet ..."
+    )
+    info.add_argument("--stride", type=int, help="for a name: 32, 16 or 8 (default)")
+    info.add_argument("--pad", help="for a name: same (default) or official")
+    info.add_argument("--classes", type=int, help="for a name (default: 21)")
     info.set_defaults(run=_info)
 
     demo = commands.add_parser("demo", help="train and score a small network on real images, in minutes on a CPU")
@@ -194,36 +199,35 @@ def _image_files(arguments: Sequence[str]) -> list[Path]:
 
 
 def _info(options: argparse.Namespace, _: list[str]) -> int:
+    import torch
     from rich.console import Console
-    from rich.table import Table
 
-    from .summary import describe
+    from .backbones import BACKBONES
+    from .models import ModelConfig, build_model
+    from .summary import network_table
     from .weights import load_weights
 
-    weights = load_weights(options.weights)
-    config, preprocessing = weights.model.config, weights.preprocessing
-    rows = describe(weights.model)
-    table = Table(title=f"FCN-{config.stride}s, {config.backbone} backbone, pad {config.pad}")
-    for heading in ("layer", "kind"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("kernel", "stride", "channels", "parameters", "receptive field", "total stride"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(
-            row.layer, row.kind, *(f"{value:,}" for value in (
-                row.kernel_size, row.stride, row.channels, row.parameters, row.receptive_field, row.total_stride
-            ))
-        )  # fmt: skip
     console = Console()
-    console.print(table)
-    console.print(f"parameters     {sum(row.parameters for row in rows):,}")
-    console.print(f"classes        {', '.join(weights.classes)}")
-    console.print(
-        f"input          {preprocessing.channel_order}, mean {preprocessing.mean}, std {preprocessing.std}, "
-        f"scale {preprocessing.scale:g}"
-    )
-    for key, value in weights.extra.items():
-        console.print(f"{key:<14} {value}")
+    given = {
+        name: getattr(options, name) for name in ("stride", "pad", "classes") if getattr(options, name) is not None
+    }
+    for name in options.models:
+        if name in BACKBONES:
+            with torch.device("meta"):
+                console.print(network_table(build_model(ModelConfig(name, **given))))
+            continue
+        if given:
+            raise ValueError(f"{name}: --{next(iter(given))} is for backbones ({', '.join(BACKBONES)}), not for a file")
+        weights = load_weights(name)
+        preprocessing = weights.preprocessing
+        console.print(network_table(weights.model))
+        console.print(f"classes        {', '.join(weights.classes)}")
+        console.print(
+            f"input          {preprocessing.channel_order}, mean {preprocessing.mean}, std {preprocessing.std}, "
+            f"scale {preprocessing.scale:g}"
+        )
+        for key, value in weights.extra.items():
+            console.print(f"{key:<14} {value}")
     return 0
 
 

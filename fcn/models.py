@@ -183,7 +183,7 @@ def late_fusion(networks: Mapping[str, FCN]) -> FCN:
         raise ValueError("late_fusion: networks must have the same configuration, each of one modality")
     if config.upsampling != "fixed" or config.last_upsampling != "fixed":
         raise ValueError("late_fusion: the mean of learned upsamplings is no upsampling; they must be fixed")
-    fused = FCN(config)
+    fused = FCN(config).to(next(first.parameters())).train(first.training)
     for name, network in networks.items():
         fused.trunks[name].load_state_dict(network.backbone.state_dict())
     for stream in first.head.streams:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rich.box import SIMPLE
+from rich.table import Table
 from torch import nn
 
 from fcn_kernels import CoordMap
@@ -77,3 +79,50 @@ def describe(model: FCN) -> list[LayerSummary]:
             scored = (*model.backbone.path(skip.tap), Layer(skip.score, "conv", classes))
             rows.append(row(skip.score, scored, step.coord_map, head.score(skip), crop=step.skip_crop))
     return rows
+
+
+def network_name(model: FCN) -> str:
+    """Such as ``FCN-8s at once, vgg16, pad official``."""
+    config = model.config
+    parts = [f"FCN-{config.stride}s{' at once' if config.at_once else ''}", config.backbone]
+    if config.truncate:
+        parts.append(f"truncated at {config.truncate}")
+    if config.modalities:
+        parts.append(f"late fusion of {' and '.join(config.modalities)}")
+    return ", ".join((*parts, f"pad {config.pad}"))
+
+
+def network_table(model: FCN) -> Table:
+    """``describe`` as a table for the terminal, and below it what holds for the whole network."""
+    rows = describe(model)
+    deepest = model.head.streams[0]
+    path = model.backbone.path(deepest.tap)
+    convolutions = sum(layer.kind == "conv" for layer in path) + 1  # and the scores
+    facts = (
+        f"{sum(row.parameters for row in rows):,} parameters; {convolutions} convolutions one after the other",
+        f"a score sees {receptive_field(path)} pixels and lies {int(deepest.position.scale)} from the next",
+        f"images of {model.backbone.in_channels} channels and at least {model.smallest_image} x {model.smallest_image}",
+        "kernel: s stride, p padding, g groups; samples, in pixels: sees, step, first",
+    )
+    table = Table(
+        title=network_name(model), caption="\n".join(facts), caption_justify="left", box=SIMPLE, pad_edge=False
+    )
+    table.collapse_padding = True
+    table.add_column("layer", overflow="fold")
+    table.add_column("kernel", overflow="fold")
+    for heading in ("channels", "parameters", "sees", "step", "first"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        numbers = (row.channels, row.parameters, row.receptive_field, row.total_stride)
+        table.add_row(row.layer, _kernel(row), *(f"{number:,}" for number in numbers), f"{row.first:g}")
+    return table
+
+
+def _kernel(row: LayerSummary) -> str:
+    """Such as ``conv 3 s2 p1``: kernel size, stride, padding; what is as usual is left out."""
+    parts = [row.kind.replace("conv_transpose", "deconv")]
+    if row.kind not in ("lrn", "concat"):
+        parts.append(f"{row.kernel_size}")
+    parts += [f"s{row.stride}"] * (row.stride > 1) + [f"p{row.padding}"] * (row.padding > 0)
+    parts += [f"g{row.groups}"] * (row.groups > 1) + [f"crop {row.crop}"] * (row.crop > 0)
+    return " ".join(parts)

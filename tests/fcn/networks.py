@@ -46,14 +46,16 @@ def random_model(backbone: str, seed: int = 0, **options: Any) -> FCN:
     for name, parameter in model.named_parameters():
         if "upscore" in name:
             parameter.data += 0.1 * torch.randn_like(parameter)
-        elif "score" in name or name.endswith("bias"):
+        elif "score" in name:
             torch.nn.init.normal_(parameter, std=0.3)
+        elif name.endswith("bias"):
+            torch.nn.init.uniform_(parameter, 0.0, 0.5)  # So few channels would often all be negative.
     return model
 
 
-def published_names(model: FCN) -> dict[str, Tensor]:
-    """Its parameters by the names of the published files, without trunk and head."""
-    return {name.split(".", 1)[1]: tensor.detach() for name, tensor in model.named_parameters()}
+def published_parameters(model: FCN) -> dict[str, Tensor]:
+    """Its parameters by the names of the published files, which know no trunk and head."""
+    return {name.split(".", 1)[1]: parameter for name, parameter in model.named_parameters()}
 
 
 def _conv(p: Parameters, name: str, x: Tensor, **options: Any) -> Tensor:

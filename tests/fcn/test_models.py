@@ -1,25 +1,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from fcn.backbones import BACKBONES
 from fcn.backbones.vgg import vgg
+from fcn.geometry import output_size
 from fcn.models import FCN, ModelConfig, build_model, parameter_groups
 from fcn.scores import Scores
 from fcn.summary import describe
 from fcn_kernels import upsample_add
+from tests.fcn import networks
 
 DEPTHS = (2, 2, 3, 3, 3)
 
 
 NARROW = vgg((3, 4, 4, 5, 6), DEPTHS, 8)  # VGG-16 with few channels
+DIVISORS = {"alexnet": 32, "vgg16": 64, "vgg19": 32, "googlenet": 8}
 SHALLOW = vgg((2,) * 5, (1,) * 5, 2, 3)  # one convolution per block: compiles in seconds
 
 
@@ -27,94 +31,133 @@ SHALLOW = vgg((2,) * 5, (1,) * 5, 2, 3)  # one convolution per block: compiles i
 def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKBONES, "narrow", NARROW)
     monkeypatch.setitem(BACKBONES, "shallow", SHALLOW)
+    for name, divisor in DIVISORS.items():
+        monkeypatch.setitem(BACKBONES, f"narrow_{name}", networks.narrowed(BACKBONES[name], divisor))
 
 
 def random_model(seed: int = 0, **options: Any) -> FCN:
-    """Every parameter random, the zero-initialized scores included."""
-    torch.manual_seed(seed)
-    model = build_model(ModelConfig(**{"backbone": "narrow", "classes": 3, **options}))
-    for name, parameter in model.named_parameters():
-        if "score" in name or name.endswith("bias"):
-            torch.nn.init.normal_(parameter, std=0.3)
-    return model
+    return networks.random_model(**{"backbone": "narrow", "seed": seed, "dropout": 0.5, **options})
 
 
-# --- The network written with plain PyTorch layers, at the published paddings and offsets. ---
+# --- The networks written with plain PyTorch layers. ---
 
 
-def dense_deconv(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """Caffe's Deconvolution: a dense classes x classes kernel, bilinear on its diagonal."""
-    profile = 1 - (torch.arange(kernel, dtype=x.dtype) - (kernel - 1) / 2).abs() / (kernel / 2)
-    weight = torch.einsum("ij,a,b->ijab", torch.eye(x.shape[1], dtype=x.dtype), profile, profile)
-    return F.conv_transpose2d(x, weight, stride=stride)
-
-
-def crop(x: Tensor, offset: int, like: Tensor) -> Tensor:
-    part = x[:, :, offset : offset + like.shape[2], offset : offset + like.shape[3]]
-    assert part.shape[2:] == like.shape[2:]
-    return part
-
-
-def trunk(p: dict[str, Tensor], x: Tensor, first_padding: int, fc6_padding: int) -> tuple[Tensor, Tensor, Tensor]:
-    pools = []
-    for block, depth in enumerate(DEPTHS, start=1):
-        for index in range(1, depth + 1):
-            name = f"backbone.conv{block}_{index}"
-            padding = first_padding if (block, index) == (1, 1) else 1
-            x = F.relu(F.conv2d(x, p[f"{name}.weight"], p[f"{name}.bias"], padding=padding))
-        x = F.max_pool2d(x, 2, 2, ceil_mode=True)
-        pools.append(x)
-    x = F.relu(F.conv2d(x, p["backbone.fc6.weight"], p["backbone.fc6.bias"], padding=fc6_padding))
-    x = F.relu(F.conv2d(x, p["backbone.fc7.weight"], p["backbone.fc7.bias"]))
-    return x, pools[3], pools[2]
-
-
-def plain(p: dict[str, Tensor], images: Tensor, stride: int, pad: str) -> Tensor:
-    fc7, pool4, pool3 = trunk(p, images, *((100, 0) if pad == "official" else (1, 3)))
-    fr = F.conv2d(fc7, p["head.score_fr.weight"], p["head.score_fr.bias"])
-    scores4 = F.conv2d(pool4, p["head.score_pool4.weight"], p["head.score_pool4.bias"]) if stride < 32 else fr
-    scores3 = F.conv2d(pool3, p["head.score_pool3.weight"], p["head.score_pool3.bias"]) if stride < 16 else fr
-    if pad == "same":  # For images whose sides are multiples of 32.
-        double = partial(F.interpolate, scale_factor=2, mode="bilinear")
-        for scores in [scores4, scores3][: {32: 0, 16: 1, 8: 2}[stride]]:
-            fr = double(fr) + scores
-        return F.interpolate(fr, images.shape[2:], mode="bilinear")
-    if stride == 32:
-        return crop(dense_deconv(fr, 64, 32), 19, images)
-    upscore2 = dense_deconv(fr, 4, 2)
-    fused = upscore2 + crop(scores4, 5, upscore2)
-    if stride == 16:
-        return crop(dense_deconv(fused, 32, 16), 27, images)
-    upscore_pool4 = dense_deconv(fused, 4, 2)
-    fused = upscore_pool4 + crop(scores3, 9, upscore_pool4)
-    return crop(dense_deconv(fused, 16, 8), 31, images)
-
-
-@pytest.mark.parametrize("stride", [32, 16, 8])
-@pytest.mark.parametrize(
-    ("pad", "size"), [("official", (1, 1)), ("official", (37, 64)), ("official", (61, 90)), ("same", (64, 96))]
-)
-def test_equals_plain_pytorch(stride: int, pad: str, size: tuple[int, int]) -> None:
-    """Scores, loss and the gradient of every parameter and of the image, in float64."""
-    model = random_model(stride=stride, pad=pad, dropout=0.0).double()
-    images = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
-    target = torch.randint(0, 3, (2, *size))
+def assert_equal_networks(model: FCN, images: Tensor, logits: Tensor) -> None:
+    """Scores, loss, labels, and the gradient of every parameter and of the image, in float64."""
+    target = torch.randint(0, 3, (len(images), *images.shape[2:]))
     target[:, 0, 0] = 255
-    target[1, -1, -1] = 1  # At least one pixel counts.
+    target[-1, -1, -1] = 1  # At least one pixel counts.
     wanted = [images, *model.parameters()]
-    logits = plain(dict(model.named_parameters()), images, stride, pad)
     loss = F.cross_entropy(logits, target, ignore_index=255)
     scores = model.scores(images)
-    torch.testing.assert_close(scores.logits(), logits, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(model(images), logits, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(scores.logits(), logits, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(model(images), logits, rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(scores.loss(target), loss, rtol=1e-10, atol=1e-12)
     expected = torch.autograd.grad(loss, wanted)
-    assert all(gradient.abs().max() > 0 for gradient in expected[1:] if size != (1, 1))
     actual = torch.autograd.grad(scores.loss(target), wanted)
-    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-12)
+    if min(images.shape[2:]) > 40:
+        assert all(gradient.abs().max() > 0 for gradient in expected[1:])
     labels, confidence = scores.labels(confidence=True)
     assert torch.equal(labels.long(), logits.argmax(1))
     torch.testing.assert_close(confidence, logits.softmax(1).amax(1), rtol=1e-9, atol=1e-12)
+
+
+OFFICIAL_SIZES = {"alexnet": [(1, 1), (45, 90)], "vgg16": [(1, 1), (37, 64), (61, 90)], "vgg19": [(40, 33)],
+                  "googlenet": [(31, 64), (75, 90)]}  # fmt: skip
+
+
+@pytest.mark.parametrize(("stride", "at_once"), [(32, False), (16, False), (8, False), (8, True)])
+@pytest.mark.parametrize("backbone", list(OFFICIAL_SIZES))
+def test_official_networks_equal_plain_pytorch(backbone: str, stride: int, at_once: bool) -> None:
+    model = networks.random_model(f"narrow_{backbone}", stride=stride, pad="official", at_once=at_once).double()
+    p = networks.published_parameters(model)
+    for size in OFFICIAL_SIZES[backbone]:
+        images = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+        logits = networks.official(backbone, p, images, stride, (0.01, 0.0001) if at_once else (1.0, 1.0))
+        assert_equal_networks(model, images, logits)
+
+
+@given(data=st.data())
+@settings(max_examples=12, deadline=None)
+def test_scores_of_every_odd_size_equal_plain_pytorch(data: st.DataObject) -> None:
+    backbone = data.draw(st.sampled_from(list(OFFICIAL_SIZES)))
+    stride = data.draw(st.sampled_from((32, 16, 8)))
+    filters = data.draw(st.tuples(*[st.sampled_from(("fixed", "diagonal", "dense"))] * 2))
+    height, width = (data.draw(st.integers(31, 130)) for _ in range(2))
+    model = networks.random_model(
+        f"narrow_{backbone}", stride=stride, pad="official", upsampling=filters[0], last_upsampling=filters[1]
+    ).double()
+    images = torch.randn(1, 3, height, width, dtype=torch.float64)
+    with torch.no_grad():
+        logits = networks.official(backbone, networks.published_parameters(model), images, stride)
+        torch.testing.assert_close(model(images), logits, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    "filters", [("diagonal", "fixed"), ("dense", "fixed"), ("diagonal", "diagonal"), ("dense",) * 2]
+)
+def test_learned_upsampling_equals_plain_pytorch(filters: tuple[str, str]) -> None:
+    model = networks.random_model(
+        "narrow_vgg16", stride=8, pad="official", upsampling=filters[0], last_upsampling=filters[1]
+    ).double()
+    names = {name for name in model.state_dict() if "upscore" in name}
+    assert names == {"head.upscore2.weight", "head.upscore_pool4.weight"} | (
+        {"head.upscore8.weight"} if filters[1] != "fixed" else set()
+    )
+    images = torch.randn(2, 3, 37, 54, dtype=torch.float64, requires_grad=True)
+    assert_equal_networks(model, images, networks.official("vgg16", networks.published_parameters(model), images, 8))
+
+
+@pytest.mark.parametrize("stride", [32, 16, 8])
+def test_padding_same_is_interpolation(stride: int) -> None:
+    """For images whose sides are multiples of 32."""
+    model = networks.random_model("narrow_vgg16", stride=stride).double()
+    images = torch.randn(2, 3, 64, 96, dtype=torch.float64, requires_grad=True)
+    p = networks.published_parameters(model)
+    maps = networks.vgg(p, images, DEPTHS, 1, 3)
+    x = F.conv2d(maps["fc7"], p["score_fr.weight"], p["score_fr.bias"])
+    for skip in ("pool4", "pool3")[: {32: 0, 16: 1, 8: 2}[stride]]:
+        skipped = F.conv2d(maps[skip], p[f"score_{skip}.weight"], p[f"score_{skip}.bias"])
+        x = F.interpolate(x, scale_factor=2, mode="bilinear") + skipped
+    assert_equal_networks(model, images, F.interpolate(x, images.shape[2:], mode="bilinear"))
+
+
+@pytest.mark.parametrize("stride", [32, 16, 8])
+@pytest.mark.parametrize("pad", ["official", "same"])
+@pytest.mark.parametrize("backbone", list(OFFICIAL_SIZES))
+def test_streams_are_aligned(backbone: str, pad: str, stride: int) -> None:
+    """Where each map holds the image coordinates of its cells, so do the scores, as many times as there are streams."""
+    model = build_model(ModelConfig(f"narrow_{backbone}", stride, 2, pad)).double()
+    height, width = 123, 90
+    for stream in model.head.streams:
+        torch.nn.init.constant_(model.head.score(stream).weight, 1 / stream.channels)
+    maps = {}
+    for stream in model.head.streams:
+        rows, columns = (
+            torch.arange(output_size(model.backbone.path(stream.tap), size), dtype=torch.float64)
+            * float(stream.position.scale) + float(stream.position.shift)
+            for size in (height, width)
+        )  # fmt: skip
+        maps[stream.tap] = (3 * rows[:, None] + columns).expand(1, stream.channels, -1, -1)
+    logits = model.head(maps, (height, width)).logits()[0, 0]
+    expected = 3 * torch.arange(height)[:, None] + torch.arange(width)
+    inside = slice(34, 56)  # Between centers of cells of every stream.
+    torch.testing.assert_close(logits[inside, inside], len(maps) * expected[inside, inside].double(), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("pad", ["official", "same"])
+@pytest.mark.parametrize("backbone", ["narrow_vgg16", "narrow_alexnet", "narrow_googlenet"])
+def test_learned_upsampling_starts_as_fixed(backbone: str, pad: str) -> None:
+    fixed = networks.random_model(backbone, stride=8, pad=pad).double()
+    images = torch.randn(1, 3, 70, 45, dtype=torch.float64)
+    for filters in (("diagonal", "fixed"), ("dense", "dense"), ("fixed", "diagonal")):
+        options: dict[str, Any] = {"upsampling": filters[0], "last_upsampling": filters[1]}
+        learned = build_model(ModelConfig(backbone, 8, 3, pad, dropout=0.0, **options)).double()
+        assert all("upscore" in name for name in learned.init_from(fixed))
+        torch.testing.assert_close(learned(images), fixed(images), rtol=1e-10, atol=1e-10)
+        scores = learned.scores(images)
+        assert (scores.coarse.shape[2:] == images.shape[2:]) == (filters[1] != "fixed")
 
 
 @pytest.mark.parametrize("stride", [32, 16, 8])
