@@ -71,6 +71,7 @@ struct Runs {
     Run* run;
     int32_t* corner;
     int count, corners, longest;
+    int straight, straight_end;  // corners that follow one another in the input too, inside it
     double slope;
     bool one_per_cell;  // run i lies between corners i and i + 1
 };
@@ -115,6 +116,13 @@ inline void build_runs(Runs& runs, const Axis& axis, int64_t input_size, bool cl
             runs.run[runs.count++] = part;
             if (part.count > runs.longest) runs.longest = part.count;
         }
+    }
+    runs.straight = 0;
+    while (runs.straight + 1 < runs.corners && runs.corner[runs.straight + 1] != runs.corner[runs.straight] + 1) ++runs.straight;
+    if (runs.corner[runs.straight] < 0) ++runs.straight;
+    runs.straight_end = runs.straight;
+    while (runs.straight_end < runs.corners && runs.corner[runs.straight_end] == runs.corner[runs.straight] + runs.straight_end - runs.straight) {
+        ++runs.straight_end;
     }
 }
 
@@ -223,7 +231,14 @@ void pack_row(Packed<T>& packed, const Tensor& x, const Runs& columns, int64_t n
             for (int64_t i = 0; i < width; ++i) scores[i] -= peak[i];
         }
         T* padded = packed.padded;
-        for (int i = 0; i < columns.corners; ++i) padded[i] = columns.corner[i] < 0 ? T(0) : scores[columns.corner[i]];
+        const auto pad = [&](int from, int to) {
+            for (int i = from; i < to; ++i) padded[i] = columns.corner[i] < 0 ? T(0) : scores[columns.corner[i]];
+        };
+        pad(0, columns.straight);
+        if (columns.straight < columns.straight_end) {
+            std::memcpy(padded + columns.straight, scores + columns.corner[columns.straight], sizeof(T) * (columns.straight_end - columns.straight));
+        }
+        pad(columns.straight_end, columns.corners);
         T* left = packed.left + packed.at(c, r);
         T* slope = packed.slope + packed.at(c, r);
         if (straight) {

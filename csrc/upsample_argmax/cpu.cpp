@@ -8,7 +8,14 @@
 namespace fcn::FCN_ISA {
 namespace {
 
-// A vector of cells, all classes, up to 8 x 8 pixels a cell.
+// One class's scores in a vector of cells: at the upper left corners, their slope along the row, and how much both
+// change on the way to the lower corners.
+template <class T>
+struct Patch {
+    Vec<T> left, slope, left_down, slope_down;
+};
+
+// A vector of cells, up to 8 x 8 pixels a cell.
 template <class T>
 struct Block {
     const T *left, *slope;  // upper corners, class 0 (see Packed); lower corners `below` further on
@@ -16,16 +23,23 @@ struct Block {
     int classes;
     Vec<T> t_column, t_row;
     T column_step, row_step;
-    const int32_t* alive;  // classes that can win, ascending
-    int alive_count;
-    T* row;  // scratch: [class][2][lane], score at the row's first position and its slope
+    Patch<T>* patch;  // of the classes that can win, which are `label`, ascending: adjacent, where packed scores lie apart
+    int32_t* label;
+    int count;
 };
+
+template <class T>
+inline Patch<T> patch_of(const Block<T>& b, int c) {
+    const int64_t at = c * b.class_stride;
+    const Vec<T> left = load(b.left + at), slope = load(b.slope + at);
+    return {left, slope, load(b.left + at + b.below) - left, load(b.slope + at + b.below) - slope};
+}
 
 // Classes that can win somewhere in the block. Inside a cell a class's score lies between its least and greatest corner,
 // so one whose greatest corner is below another's least corner never wins there. The margin covers rounding of the
 // interpolated score, so no winner is lost, ties included.
 template <class T>
-int prune(const Block<T>& b, int32_t* alive) {
+void prune(Block<T>& b) {
     using V = Vec<T>;
     V bound = {}, size = {};
     for (int c = 0; c < b.classes; ++c) {
@@ -37,60 +51,70 @@ int prune(const Block<T>& b, int32_t* alive) {
         size = vmax(size, vmax(greatest, -least));
     }
     bound -= size * T(sizeof(T) == 4 ? 2e-6 : 4e-15);
-    int count = 0;
+    b.count = 0;
     for (int c = 0; c < b.classes; ++c) {
         const int64_t at = c * b.class_stride;
         const V l0 = load(b.left + at), r0 = l0 + load(b.slope + at);
         const V l1 = load(b.left + at + b.below), r1 = l1 + load(b.slope + at + b.below);
-        if (any(vmax(vmax(l0, r0), vmax(l1, r1)) >= bound)) alive[count++] = c;
+        if (any(vmax(vmax(l0, r0), vmax(l1, r1)) >= bound)) {
+            b.patch[b.count] = patch_of(b, c);
+            b.label[b.count++] = c;
+        }
     }
-    return count;
 }
 
-// Scores of all classes along pixel row `row` of the cells.
 template <class T>
-void score_row(const Block<T>& b, int row) {
-    constexpr int L = kLanes<T>;
-    const Vec<T> t = b.t_row + T(row) * b.row_step;
-    for (int i = 0; i < b.alive_count; ++i) {
-        const int64_t at = b.alive[i] * b.class_stride;
-        const Vec<T> left = load(b.left + at), slope = load(b.slope + at);
-        store(b.row + 2 * L * i, left + t * (load(b.left + at + b.below) - left));
-        store(b.row + 2 * L * i + L, slope + t * (load(b.slope + at + b.below) - slope));
+void keep_all(Block<T>& b) {
+    for (b.count = 0; b.count < b.classes; ++b.count) {
+        b.patch[b.count] = patch_of(b, b.count);
+        b.label[b.count] = b.count;
     }
 }
 
-// Winner and its score for pixels [first, first + K) of the row. With `ordered` false scores may be NaN, which win.
-template <class T, int K, bool ordered>
-void find_winners(const Block<T>& b, int first, Vec<T>* best, Vec<Int<T>>* winner) {
-    constexpr int L = kLanes<T>;
-    Vec<T> t[K], top[K];
-    Vec<Int<T>> index[K];
-    for (int k = 0; k < K; ++k) {
+// A class's scores along one row of the cells' pixels: score + t * slope at position t.
+template <class T>
+struct Line {
+    Vec<T> score, slope;
+
+    Line(const Patch<T>& p, Vec<T> t_row) : score(p.left + t_row * p.left_down), slope(p.slope + t_row * p.slope_down) {}
+};
+
+// Pixels at a time: their scores, winners and positions fit the registers.
+constexpr int kPixels = kVectorBytes == 64 ? 8 : 4;
+static_assert(kMaxRun % kPixels == 0);
+
+// Winner and its score for pixels [first, first + kPixels) of the row at t_row. With `ordered` false scores may be NaN,
+// which win.
+template <class T, bool ordered>
+void find_winners(const Block<T>& b, Vec<T> t_row, int first, Vec<T>* best, Vec<Int<T>>* winner) {
+    Vec<T> t[kPixels], top[kPixels];
+    Vec<Int<T>> index[kPixels];
+    const Line<T> line(b.patch[0], t_row);
+    for (int k = 0; k < kPixels; ++k) {
         t[k] = b.t_column + T(first + k) * b.column_step;
-        top[k] = load<T>(b.row) + t[k] * load<T>(b.row + L);
-        index[k] = splat(Int<T>(b.alive[0]));
+        top[k] = line.score + t[k] * line.slope;
+        index[k] = splat(Int<T>(b.label[0]));
     }
-    for (int i = 1; i < b.alive_count; ++i) {
-        const Vec<T> here = load<T>(b.row + 2 * L * i), d = load<T>(b.row + 2 * L * i + L);
-        const Vec<Int<T>> c = splat(Int<T>(b.alive[i]));
-        for (int k = 0; k < K; ++k) {
-            const Vec<T> v = here + t[k] * d;
+    for (int i = 1; i < b.count; ++i) {
+        const Line<T> line(b.patch[i], t_row);
+        const Vec<Int<T>> c = splat(Int<T>(b.label[i]));
+        for (int k = 0; k < kPixels; ++k) {
+            const Vec<T> v = line.score + t[k] * line.slope;
             auto wins = v > top[k];
             if (!ordered) wins |= (v != v) & (top[k] == top[k]);
             top[k] = wins ? v : top[k];
             index[k] = wins ? c : index[k];
         }
     }
-    for (int k = 0; k < K; ++k) best[k] = top[k], winner[k] = index[k];
+    for (int k = 0; k < kPixels; ++k) best[k] = top[k], winner[k] = index[k];
 }
 
 template <class T>
 struct Scratch {
     Packed<T> packed;
     T *t_column, *t_row;
-    int32_t *alive, *all;
-    T* row;
+    Patch<T>* patch;
+    int32_t* label;
 };
 
 template <class T>
@@ -116,9 +140,8 @@ public:
                 allocate_packed(s.packed, arena, classes, a.x.size[3], columns, bands.corners);
                 s.t_column = arena.take<T>(int64_t(columns.count) * bands.runs + L);
                 s.t_row = arena.take<T>(int64_t(columns.count) * bands.runs + L);
-                s.alive = arena.take<int32_t>(classes);
-                s.all = arena.take<int32_t>(classes);
-                s.row = arena.take<T>(int64_t(2) * L * classes);
+                s.patch = arena.take<Patch<T>>(classes);
+                s.label = arena.take<int32_t>(classes);
                 if (scratch) scratch[i] = s;
             }
         });
@@ -134,7 +157,6 @@ private:
         for (int r = 0; r < corners; ++r) pack_row(s.packed, a.x, columns, n, rows.corner[first_corner + r], r, false);
         clear_tail(s.packed, s.packed.left, classes, corners);
         clear_tail(s.packed, s.packed.slope, classes, corners);
-        for (int c = 0; c < classes; ++c) s.all[c] = c;
         for (int first = first_run; first < end;) {
             int last = first;
             while (last + 1 < end && rows.run[last + 1].top == rows.run[last].top + 1) ++last;
@@ -159,30 +181,28 @@ private:
         b.classes = classes;
         b.column_step = T(columns.slope);
         b.row_step = T(rows.slope);
-        b.row = s.row;
+        b.patch = s.patch;
+        b.label = s.label;
         for (int i = 0; i < total; i += L) {
             b.left = s.packed.left + origin + i;
             b.slope = s.packed.slope + origin + i;
             b.t_column = load(s.t_column + i);
             b.t_row = load(s.t_row + i);
             const bool finite = all_finite(b);
-            const bool pruned = finite && !a.confidence.data;
-            b.alive = pruned ? s.alive : s.all;
-            b.alive_count = pruned ? prune(b, s.alive) : classes;
-            if (pruned && b.alive_count == 1) {
-                fill(n, b.alive[0], first, i, int(imin(L, total - i)));
+            finite && !a.confidence.data ? prune(b) : keep_all(b);
+            if (b.count == 1 && !a.confidence.data) {
+                fill(n, b.label[0], first, i, int(imin(L, total - i)));
                 continue;
             }
             for (int row = 0; row < longest; ++row) {
                 Vec<T> best[kMaxRun];
                 Vec<Int<T>> winner[kMaxRun];
-                score_row(b, row);
-                // Four pixels at a time: their scores, indices and positions then fit 16 registers.
-                for (int k = 0; k < columns.longest; k += 4) {
+                const Vec<T> t_row = b.t_row + T(row) * b.row_step;
+                for (int k = 0; k < columns.longest; k += kPixels) {
                     if (finite) {
-                        find_winners<T, 4, true>(b, k, best + k, winner + k);
+                        find_winners<T, true>(b, t_row, k, best + k, winner + k);
                     } else {
-                        find_winners<T, 4, false>(b, k, best + k, winner + k);
+                        find_winners<T, false>(b, t_row, k, best + k, winner + k);
                     }
                 }
                 write_row(b, n, row, best, winner, first, i, int(imin(L, total - i)));
@@ -258,13 +278,15 @@ private:
             });
         }
         if (!a.confidence.data) return;
-        T probability[kMaxRun][L];
-        for (int k = 0; k < columns.longest; ++k) {
-            const Vec<T> t = b.t_column + T(k) * b.column_step;
-            Vec<T> s = {};
-            for (int c = 0; c < classes; ++c) s += vexp(load<T>(b.row + 2 * L * c) + t * load<T>(b.row + 2 * L * c + L) - best[k]);
-            store(probability[k], T(1) / s);
+        Vec<T> sums[kMaxRun] = {};
+        for (int c = 0; c < classes; ++c) {
+            const Line<T> line(b.patch[c], b.t_row + T(y) * b.row_step);
+            for (int k = 0; k < columns.longest; ++k) {
+                sums[k] += vexp(line.score + (b.t_column + T(k) * b.column_step) * line.slope - best[k]);
+            }
         }
+        T probability[kMaxRun][L];
+        for (int k = 0; k < columns.longest; ++k) store(probability[k], T(1) / sums[k]);
         T* confidence = static_cast<T*>(a.confidence.data);
         for_each_cell(first_run, i, count, [&](const Run& row, const Run& column, int lane) {
             if (y >= row.count) return;
