@@ -2,6 +2,7 @@
 // The same file makes fcn_kernels._EMULATOR, in which those kernels run on a CPU.
 #include "common/binding.h"
 #include "common/cuda.h"
+#include "conv_transpose_add/cuda.h"
 #include "upsample_add/cuda.h"
 #include "upsample_cross_entropy/cuda.h"
 #if defined(FCN_EMULATE)
@@ -117,6 +118,53 @@ int64_t upsample_cross_entropy_workspace_(const py::object& x, const py::sequenc
     return upsample_cross_entropy_workspace<float>(args, with_grad, rows_of_a_patch);
 }
 
+// The forward and both backward passes take the same tensors; they differ in which of them is written.
+template <class Kernels>
+void conv_transpose_add_(const char* name, ConvTransposeAddArgs args, Tensor* parts, int device, uintptr_t stream, const Kernels& kernels) {
+    check_conv_transpose_add(args);
+    want(args.stride * args.x.size[2] + args.weight.size[2] + args.crop < (int64_t(1) << 30) &&
+             args.stride * args.x.size[3] + args.weight.size[2] + args.crop < (int64_t(1) << 30),
+         "stride and crop: the output before the crop has 2^30 rows or columns or more");
+    run(name, args.out.dtype, device, stream,
+        {{&args.x, "x"}, {&args.weight, "weight"}, {&args.skip, "skip"}, {&args.out, "out"}, {parts, "parts"}},
+        [&](auto* number, cudaStream_t s) { kernels(number, args, s); });
+}
+
+void conv_transpose_add_forward_(const py::object& x, const py::object& weight, const py::object& skip, const py::object& out,
+                                 int64_t stride, int64_t crop, bool channels_last, int device, uintptr_t stream) {
+    Tensor none{};
+    conv_transpose_add_("conv_transpose_add",
+                        {tensor(x, "x", 4), tensor(weight, "weight", 4), tensor(skip, "skip", 4), tensor(out, "out", 4),
+                         stride, crop, channels_last, 0},
+                        &none, device, stream, [](auto* number, const ConvTransposeAddArgs& args, cudaStream_t s) {
+                            conv_transpose_add<Number<decltype(number)>>(args, s);
+                        });
+}
+
+void conv_transpose_add_backward_x_(const py::object& x, const py::object& weight, const py::object& out, int64_t stride,
+                                    int64_t crop, bool channels_last, int device, uintptr_t stream) {
+    Tensor none{};
+    conv_transpose_add_("conv_transpose_add_backward_x",
+                        {tensor(x, "x", 4), tensor(weight, "weight", 4), none, tensor(out, "out", 4), stride, crop, channels_last, 0},
+                        &none, device, stream, [](auto* number, const ConvTransposeAddArgs& args, cudaStream_t s) {
+                            conv_transpose_add_backward_x<Number<decltype(number)>>(args, s);
+                        });
+}
+
+void conv_transpose_add_backward_weight_(const py::object& x, const py::object& weight, const py::object& out, const py::object& parts,
+                                         int64_t stride, int64_t crop, bool channels_last, int device, uintptr_t stream) {
+    const ConvTransposeAddArgs args{tensor(x, "x", 4), tensor(weight, "weight", 4), Tensor{}, tensor(out, "out", 4),
+                                    stride, crop, channels_last, 0};
+    Tensor sums = tensor(parts, "parts", 4);
+    const int64_t k = args.weight.size[2];
+    want_sizes(sums, "parts", {sums.size[0], args.x.size[1], k, k});
+    want(sums.dtype == DType::float32 && sums.size[0] >= 1 && sums.size[0] <= 65535, "parts: want float32, 1 to 65535 of them");
+    conv_transpose_add_("conv_transpose_add_backward_weight", args, &sums, device, stream,
+                        [&](auto* number, const ConvTransposeAddArgs& a, cudaStream_t s) {
+                            conv_transpose_add_backward_weight<Number<decltype(number)>>(a, sums, s);
+                        });
+}
+
 #if defined(FCN_EMULATE)
 void planted_(const py::object& in, const py::object& out, Fault fault) {
     Tensor from = tensor(in, "in", 1), to = tensor(out, "out", 1);
@@ -159,6 +207,9 @@ PYBIND11_MODULE(_CUDA, m, py::mod_gil_not_used()) {
 #else
     m.doc() = "GPU kernels of fcn_kernels.";
 #endif
+    m.def("conv_transpose_add", &conv_transpose_add_forward_);
+    m.def("conv_transpose_add_backward_x", &conv_transpose_add_backward_x_);
+    m.def("conv_transpose_add_backward_weight", &conv_transpose_add_backward_weight_);
     m.def("upsample_add", &upsample_add_);
     m.def("upsample_add_backward", &upsample_add_backward_);
     m.def("upsample_cross_entropy", &upsample_cross_entropy_);

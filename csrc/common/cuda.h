@@ -127,4 +127,24 @@ FCN_D void store_pack(T* at, const Pack<T, kCount>& pack) {
     *reinterpret_cast<Pack<T, kCount>*>(at) = pack;
 }
 
+// From global memory that nobody writes while the kernel runs: the compiler may move these loads across stores.
+template <class T>
+FCN_D T read(const T* at) {
+    return __ldg(at);
+}
+
+template <int kCount, class T>
+FCN_D Pack<T, kCount> read_pack(const T* at) {
+    check_aligned(at, sizeof(T) * kCount);
+    if constexpr (sizeof(T) * kCount == 16) {
+        const uint4 bytes = __ldg(reinterpret_cast<const uint4*>(at));
+        Pack<T, kCount> pack;
+        memcpy(&pack, &bytes, 16);
+        return pack;
+    } else {
+        static_assert(kCount == 1, "a single number, or 16 bytes");
+        return {{read(at)}};
+    }
+}
+
 }  // namespace fcn

@@ -93,13 +93,13 @@ FCN_D void add_and_store(T* out, const T* skip, int begin, int row_size, float (
     const bool whole = begin >= 0 && begin + kCount <= row_size;
     if (skip) {
         if (whole && misalignment(skip + begin) == 0) {
-            const auto added = load_pack<kCount>(skip + begin);
+            const auto added = read_pack<kCount>(skip + begin);
 #pragma unroll
             for (int k = 0; k < kCount; ++k) v[k] += to_float(added.v[k]);
         } else {
 #pragma unroll
             for (int k = 0; k < kCount; ++k) {
-                if (unsigned(begin + k) < unsigned(row_size)) v[k] += to_float(skip[begin + k]);
+                if (unsigned(begin + k) < unsigned(row_size)) v[k] += to_float(read(skip + begin + k));
             }
         }
     }

@@ -51,8 +51,8 @@ struct Enlarged {
 #pragma unroll
         for (int k = 0; k <= kCount; ++k) {
             const int i = k == 0 ? first : at[k - 1];
-            u[k] = i >= 0 ? up[i] : from_float<T>(0.0f);
-            d[k] = i >= 0 ? down[i] : from_float<T>(0.0f);
+            u[k] = i >= 0 ? read(up + i) : from_float<T>(0.0f);
+            d[k] = i >= 0 ? read(down + i) : from_float<T>(0.0f);
         }
         float left = 0, right = w_up * to_float(u[0]) + w_down * to_float(d[0]);
 #pragma unroll
@@ -81,8 +81,8 @@ struct WithinPixel {
     }
 
     FCN_D void mix(float (&v)[kCount], const T* up, const T* down, float w_up, float w_down) const {
-        const auto a = load_pack<kCount>(up + left), b = load_pack<kCount>(up + right);
-        const auto c = load_pack<kCount>(down + left), d = load_pack<kCount>(down + right);
+        const auto a = read_pack<kCount>(up + left), b = read_pack<kCount>(up + right);
+        const auto c = read_pack<kCount>(down + left), d = read_pack<kCount>(down + right);
         const float wa = w_up * w_left, wb = w_up * w_right, wc = w_down * w_left, wd = w_down * w_right;
 #pragma unroll
         for (int k = 0; k < kCount; ++k) {
@@ -115,8 +115,8 @@ struct Scattered {
     FCN_D void mix(float (&v)[kCount], const T* up, const T* down, float w_up, float w_down) const {
 #pragma unroll
         for (int k = 0; k < kCount; ++k) {
-            const float upper = w_left[k] * to_float(up[left[k]]) + w_right[k] * to_float(up[right[k]]);
-            const float lower = w_left[k] * to_float(down[left[k]]) + w_right[k] * to_float(down[right[k]]);
+            const float upper = w_left[k] * to_float(read(up + left[k])) + w_right[k] * to_float(read(up + right[k]));
+            const float lower = w_left[k] * to_float(read(down + left[k])) + w_right[k] * to_float(read(down + right[k]));
             v[k] = w_up * upper + w_down * lower;
         }
     }
@@ -141,6 +141,7 @@ __global__ void __launch_bounds__(256) upsample_add_kernel(const ForwardArgs<T> 
     if (a.strips.aligned) {
         const int begin = strip * kPack<T>;
         const Columns columns(a, begin);
+#pragma unroll 2
         for (int64_t plane = blockIdx.y; plane < a.planes; plane += gridDim.y) make_strip(a, columns, plane, y, begin, row);
     } else {
         for (int64_t plane = blockIdx.y; plane < a.planes; plane += gridDim.y) {
@@ -189,7 +190,7 @@ __global__ void __launch_bounds__(256) upsample_add_backward_planes(const Backwa
                 float part = 0, weighted = 0;
 #pragma unroll
                 for (int k = 0; k < kChunk; ++k) {
-                    const float v = x + k < column.end ? to_float(pixels[x + k]) : 0;
+                    const float v = x + k < column.end ? to_float(read(pixels + x + k)) : 0;
                     part += v;
                     weighted += float(k) * v;
                 }
@@ -229,7 +230,7 @@ __global__ void __launch_bounds__(256) upsample_add_backward_pixels(const Backwa
             const auto add = [&](const Cell& cell, float weight, float slope) {
 #pragma unroll 2
                 for (int x = cell.begin; x < cell.end; ++x, weight += slope) {
-                    const auto v = load_pack<kCount>(pixels + int64_t(x) * channels);
+                    const auto v = read_pack<kCount>(pixels + int64_t(x) * channels);
 #pragma unroll
                     for (int k = 0; k < kCount; ++k) sum[k] += weight * to_float(v.v[k]);
                 }

@@ -88,7 +88,7 @@ def test_what_no_gpu_can_launch_is_refused() -> None:
 
 
 def results(operator: str, layout: torch.memory_format) -> list[Tensor]:
-    """Result and gradients of an operator's CUDA kernels, on shapes that leave blocks, warps and strips partly empty."""
+    """Result and gradients of an operator's CUDA kernels, on shapes that leave blocks and strips partly empty."""
     torch.manual_seed(5)
     x, weight, skip = torch.randn(2, 9, 7, 11), torch.randn(9, 1, 4, 4), torch.randn(2, 9, 13, 21)
     x, skip = (t.contiguous(memory_format=layout).requires_grad_() for t in (x, skip))
