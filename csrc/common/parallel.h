@@ -15,7 +15,7 @@ namespace fcn::FCN_ISA {
 // f(task, thread) for each task in [0, tasks). Which thread runs a task is left open, so results must not depend on it.
 // One thread never enters OpenMP: that keeps the kernels usable after fork(), as in a DataLoader's workers.
 template <class F>
-inline void parallel_for(int64_t tasks, int threads, const F& f) {
+inline void parallel_for(int64_t tasks, [[maybe_unused]] int threads, const F& f) {
 #if defined(_OPENMP)
     if (threads > 1 && tasks > 1) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
@@ -35,6 +35,17 @@ public:
 
 private:
     unsigned saved_;
+#elif defined(__aarch64__)
+    FlushSubnormals() {
+        asm volatile("mrs %0, fpcr" : "=r"(saved_));
+        asm volatile("msr fpcr, %0" : : "r"(saved_ | uint64_t(1) << 24));
+    }
+    ~FlushSubnormals() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
+
+private:
+    uint64_t saved_;
+#else
+    FlushSubnormals() {}  // they may crawl
 #endif
 };
 

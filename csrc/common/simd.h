@@ -196,7 +196,7 @@ inline Vec<float> vlog(Vec<float> x) {
 }
 
 inline Vec<double> vlog(Vec<double> x) {
-    Vec<double> result;
+    Vec<double> result = {};
     for (int i = 0; i < kLanes<double>; ++i) result[i] = __builtin_log(x[i]);
     return result;
 }
