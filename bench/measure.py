@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bench import machine, memory, timing
+from bench import cpu_backend, machine, memory, timing
 from bench.cases import Candidate, Case, Problem
 
 BUDGET = {"small": 0.4, "all": 1.5}  # seconds of timing per case, unless five rounds take longer
@@ -109,5 +109,6 @@ def measure(
             dtype_name(dtype): machine.multiply_add_rate(device, dtype)
             for dtype in sorted({case.compute_dtype for case in cases}, key=str)
         },
+        "cpu_backend": cpu_backend.measure() if device.type == "cpu" and "cpu" in backends else {},
         "rows": rows,
     }

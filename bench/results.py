@@ -43,6 +43,7 @@ def merge(description: dict[str, Any], measured: dict[str, dict[str, Any]], abse
         "copy_bandwidth": bandwidth,
         "multiply_add_rate": rates,
         "absent": absent,
+        "cpu_backend": list(measured.values())[-1]["cpu_backend"],
         "rows": rows,
     }
 

@@ -131,6 +131,7 @@ def notes(results: Results) -> list[str]:
         + ", ".join(f"{operator} {error:.0e}" for operator, error in errors.items())
         + ".",
     ]
+    lines += cpu_backend_notes(results)
     lines += [f"Absent: {operator}: {reason}." for operator, reason in results["absent"].items()]
     lines += [f"Not timed: {failure}." for failure in failures(results)]
     if doubtful := disturbed(results):
@@ -189,6 +190,23 @@ def readme_table(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
+def cpu_backend_notes(results: Results) -> list[str]:
+    """Speed by instruction set, and beside PyTorch's own threads, in a sentence each."""
+    found = results.get("cpu_backend", {})
+    notes = []
+    for call, by_isa in found.get("instruction_sets", {}).items():
+        best = min(by_isa.values())
+        speeds = ", ".join(f"{isa} {best / time:.2f}" for isa, time in by_isa.items())
+        notes.append(f"Warm speed by instruction set, {call} (the fastest is 1): {speeds}.")
+    if found:
+        costs = ", ".join(
+            f"{name} {duration(by['alone'])} ms alone, {duration(by['in turn'])} ms in turn"
+            for name, by in found["alternating"].items()
+        )
+        notes.append(f"Our call and PyTorch's, which share one pool of threads, repeated alone and in turn: {costs}.")
+    return notes
+
+
 def markdown(results: Results) -> str:
     """The comparison as a Markdown table: ours, the strongest PyTorch spelling, and how far from the floor."""
     allocators, honest = results["allocators"], honest_allocator(results)
@@ -223,5 +241,6 @@ def markdown(results: Results) -> str:
         f"operations / {results['multiply_add_rate'].get('float32', 0) / 1e9:.0f} G multiply-adds/s (measured). Every "
         "result was compared with float64 PyTorch before it was timed.",
     ]
+    note += cpu_backend_notes(results)
     note += [f"Not timed: {failure}." for failure in failures(results)]
     return "\n".join([*lines, "", *note]) + "\n"

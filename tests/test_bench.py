@@ -76,7 +76,11 @@ def measured(ours: float, *, wrong: bool = False) -> dict[str, Any]:
     }  # fmt: skip
     if wrong:
         row["candidates"]["matmul"] = {"backend": None, "eager": False, "failed": "wrong result: error 1"}  # type: ignore[index]
-    return {"copy_bandwidth": 1e6, "multiply_add_rate": {"float32": 1e6}, "rows": [row]}
+    beside = {
+        "instruction_sets": {"upsample_argmax": {"avx2": 0.002, "avx512": 0.001}},
+        "alternating": {"ours": {"alone": 0.001, "in turn": 0.0012}},
+    }
+    return {"copy_bandwidth": 1e6, "multiply_add_rate": {"float32": 1e6}, "cpu_backend": beside, "rows": [row]}
 
 
 def merged(**options: Any) -> results.Results:
@@ -99,6 +103,12 @@ def test_merged_results_have_floor_strongest_baseline_and_ratios() -> None:
     assert results.seconds(row["candidates"]["cpu"], "default") == 0.010
     assert results.seconds(row["candidates"]["cpu"], "tuned", "warm") == 0.002
     assert not results.failures(found)
+
+
+def test_markdown_says_what_instruction_sets_and_shared_threads_cost() -> None:
+    text = tables.markdown(merged())
+    assert "upsample_argmax (the fastest is 1): avx2 0.50, avx512 1.00." in text
+    assert "ours 1 ms alone, 1.2 ms in turn" in text
 
 
 def test_a_wrong_result_is_named_not_timed_and_serious() -> None:
