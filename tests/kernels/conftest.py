@@ -53,6 +53,11 @@ def emulated(backend: str) -> bool:
     return backend != "cpu" and device_of(backend) == "cpu"
 
 
+def classes_of(backend: str) -> int:
+    """The most classes worth drawing: a class has its own programs, each of which takes Triton's interpreter long."""
+    return 4 if backend == "triton" and emulated(backend) else 23
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     given = any("backend" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
     if "backend" in metafunc.fixturenames and not given:
