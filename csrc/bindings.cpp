@@ -118,13 +118,7 @@ py::tuple cross_entropy(const py::object& logits, const py::object& target, cons
                           mean,
                           label_smoothing,
                           threads};
-    const Tensor& x = args.logits;
-    want_sizes(args.target, "target", {x.size[0], x.size[2], x.size[3]});
-    if (args.grad.data) {
-        want_sizes(args.grad, "grad", {x.size[0], x.size[1], x.size[2], x.size[3]});
-        want(args.grad.dtype == x.dtype, "grad: want the dtype of logits");
-    }
-    want_loss_options(args, x);
+    check_cross_entropy(args);
     CrossEntropyResult result;
     {
         const py::gil_scoped_release release;

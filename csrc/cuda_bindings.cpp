@@ -3,6 +3,8 @@
 #include "common/binding.h"
 #include "common/cuda.h"
 #include "conv_transpose_add/cuda.h"
+#include "cross_entropy/cuda.h"
+#include "dilated_conv2d/cuda.h"
 #include "upsample_add/cuda.h"
 #include "upsample_cross_entropy/cuda.h"
 #if defined(FCN_EMULATE)
@@ -76,6 +78,122 @@ void run(const char* operator_name, DType dtype, int device, uintptr_t stream, s
 // The dtype in which kernels(number, stream) is called.
 template <class Pointer>
 using Number = std::remove_pointer_t<Pointer>;
+
+void cross_entropy_(const py::object& logits, const py::object& target, const py::object& weight, const py::object& pixel_weight,
+                    const py::object& grad, const py::object& pixel_loss, const py::object& loss, const py::object& scale,
+                    const py::object& sums, int most_blocks, int64_t ignore_index, bool mean, double label_smoothing, int device,
+                    uintptr_t stream) {
+    CrossEntropyArgs args{tensor(logits, "logits", 4),
+                          tensor(target, "target", 3),
+                          tensor(weight, "weight", 1),
+                          tensor(pixel_weight, "pixel_weight", 3),
+                          tensor(grad, "grad", 4),
+                          tensor(pixel_loss, "pixel_loss", 3),
+                          ignore_index,
+                          mean,
+                          label_smoothing,
+                          0};
+    CrossEntropyTotals totals{tensor(loss, "loss", 0), tensor(scale, "scale", 0), tensor(sums, "sums", 2), most_blocks};
+    check_cross_entropy(args);
+    want(args.logits.size[0] * args.logits.size[2] * args.logits.size[3] > 0, "logits: want no empty axis");
+    want(!totals.loss.data == !totals.sums.data, "loss and sums: want both or neither");
+    want(most_blocks > 0, "most_blocks: want at least 1");
+    if (totals.sums.data) want_sizes(totals.sums, "sums", {2, most_blocks});
+    for (const Tensor* t : {&totals.loss, &totals.scale, &totals.sums}) {
+        want(!t->data || t->dtype == DType::float32, "loss, scale and sums: want float32");
+    }
+    run("cross_entropy", args.logits.dtype, device, stream,
+        {{&args.logits, "logits"}, {&args.target, "target"}, {&args.weight, "weight"}, {&args.pixel_weight, "pixel_weight"},
+         {&args.grad, "grad"}, {&args.pixel_loss, "pixel_loss"}, {&totals.loss, "loss"}, {&totals.scale, "scale"},
+         {&totals.sums, "sums"}},
+        [&](auto* number, cudaStream_t s) { cross_entropy<Number<decltype(number)>>(args, totals, s); });
+}
+
+using Pair = std::pair<int64_t, int64_t>;
+
+void want_channels_last(const Tensor& t, const char* name) {
+    int64_t stride = 1;
+    for (int axis : {1, 3, 2, 0}) {
+        if (t.size[axis] < 1 || (t.size[axis] > 1 && t.stride[axis] != stride)) {
+            throw std::invalid_argument(std::string(name) + ": want a dense channels_last tensor with no empty axis");
+        }
+        stride *= t.size[axis];
+    }
+}
+
+// Filters of this size, [O, I, k, l], make `out` of `x`.
+void check_convolution(const Tensor& x, const int64_t (&filters)[4], const Tensor& out, const Pair& dilation, const Pair& padding) {
+    constexpr int64_t kMost = int64_t(1) << 28;  // positions along an axis are added to each other in 32 bits
+    want(x.dtype == out.dtype, "x: dtype differs from out's");
+    want_sizes(x, "x", {out.size[0], filters[1], x.size[2], x.size[3]});
+    const int64_t step[] = {dilation.first, dilation.second}, zeros[] = {padding.first, padding.second};
+    for (int i = 0; i < 2; ++i) {
+        want(step[i] >= 1 && zeros[i] >= 0, "dilation and padding: out of range");
+        want(step[i] < kMost / filters[2 + i] && zeros[i] < kMost && x.size[2 + i] < kMost, "an axis is too long");
+    }
+    want_sizes(out, "out", {x.size[0], filters[0], x.size[2] + 2 * zeros[0] - step[0] * (filters[2] - 1),
+                            x.size[3] + 2 * zeros[1] - step[1] * (filters[3] - 1)});
+}
+
+void dilated_conv2d_(const py::object& x, const py::object& weight, const py::object& bias, const py::object& out, Pair dilation,
+                     Pair padding, bool transposed, bool relu, bool tf32, Pair tile, int device, uintptr_t stream) {
+    DilatedConv2dArgs args{tensor(x, "x", 4),
+                           tensor(weight, "weight", 4),
+                           tensor(bias, "bias", 1),
+                           tensor(out, "out", 4),
+                           {dilation.first, dilation.second},
+                           {padding.first, padding.second},
+                           transposed,
+                           relu,
+                           tf32,
+                           int(tile.first),
+                           int(tile.second)};
+    want_channels_last(args.x, "x");
+    want_channels_last(args.weight, "weight");
+    want_channels_last(args.out, "out");
+    want(args.weight.dtype == args.x.dtype, "weight: dtype differs from x's");
+    const auto& w = args.weight.size;
+    if (transposed) {
+        check_convolution(args.out, {w[1], w[0], w[2], w[3]}, args.x, dilation, padding);
+    } else {
+        check_convolution(args.x, {w[0], w[1], w[2], w[3]}, args.out, dilation, padding);
+    }
+    if (args.bias.data) {
+        want_sizes(args.bias, "bias", {args.out.size[1]});
+        want(args.bias.dtype == args.x.dtype && (args.bias.stride[0] == 1 || w[0] == 1), "bias: want it dense, of x's dtype");
+    }
+    run("dilated_conv2d", args.out.dtype, device, stream,
+        {{&args.x, "x"}, {&args.weight, "weight"}, {&args.bias, "bias"}, {&args.out, "out"}},
+        [&](auto* number, cudaStream_t s) { dilated_conv2d<Number<decltype(number)>>(args, s); });
+}
+
+void dilated_conv2d_backward_weight_(const py::object& grad, const py::object& x, const py::object& grad_weight,
+                                     const py::object& parts, Pair dilation, Pair padding, bool tf32, int tile, int device,
+                                     uintptr_t stream) {
+    DilatedConv2dWeightArgs args{tensor(grad, "grad", 4),
+                                 tensor(x, "x", 4),
+                                 tensor(grad_weight, "grad_weight", 4),
+                                 tensor(parts, "parts", 2),
+                                 {dilation.first, dilation.second},
+                                 {padding.first, padding.second},
+                                 tf32,
+                                 tile};
+    want_channels_last(args.grad, "grad");
+    want_channels_last(args.x, "x");
+    want_channels_last(args.grad_weight, "grad_weight");
+    want(args.grad_weight.dtype == args.x.dtype, "grad_weight: dtype differs from x's");
+    const auto& w = args.grad_weight.size;
+    check_convolution(args.x, {w[0], w[1], w[2], w[3]}, args.grad, dilation, padding);
+    if (args.parts.data) {
+        const Tensor& t = args.parts;
+        want_sizes(t, "parts", {t.size[0], w[0] * w[1] * w[2] * w[3]});
+        want(t.size[0] >= 1 && t.size[0] <= 65535, "parts: want 1 to 65535");
+        want(t.dtype == DType::float32 && t.stride[1] == 1 && t.stride[0] == t.size[1], "parts: want dense float32");
+    }
+    run("dilated_conv2d_backward_weight", args.x.dtype, device, stream,
+        {{&args.grad, "grad"}, {&args.x, "x"}, {&args.grad_weight, "grad_weight"}, {&args.parts, "parts"}},
+        [&](auto* number, cudaStream_t s) { dilated_conv2d_backward_weight<Number<decltype(number)>>(args, s); });
+}
 
 void upsample_add_(const py::object& x, const py::object& skip, const py::object& out, const py::sequence& g, bool channels_last,
                    int device, uintptr_t stream) {
@@ -210,6 +328,9 @@ PYBIND11_MODULE(_CUDA, m, py::mod_gil_not_used()) {
     m.def("conv_transpose_add", &conv_transpose_add_forward_);
     m.def("conv_transpose_add_backward_x", &conv_transpose_add_backward_x_);
     m.def("conv_transpose_add_backward_weight", &conv_transpose_add_backward_weight_);
+    m.def("cross_entropy", &cross_entropy_);
+    m.def("dilated_conv2d", &dilated_conv2d_);
+    m.def("dilated_conv2d_backward_weight", &dilated_conv2d_backward_weight_);
     m.def("upsample_add", &upsample_add_);
     m.def("upsample_add_backward", &upsample_add_backward_);
     m.def("upsample_cross_entropy", &upsample_cross_entropy_);

@@ -131,7 +131,7 @@ def assert_fences_hold(buffer: Tensor) -> None:
 
 
 def assert_as_good_as_torch(ours: Tensor, torchs: Tensor, oracle: Tensor, what: str, scale: float = 0.0) -> None:
-    """The error of ``ours`` against the float64 ``oracle`` is at most twice PyTorch's own in that dtype, plus a few eps.
+    """The error of ``ours`` against the float64 ``oracle`` is at most twice PyTorch's own in that dtype, plus some eps.
 
     Errors are relative to the oracle's largest magnitude, or to ``scale`` if that is larger.
     """

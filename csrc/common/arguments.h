@@ -72,4 +72,26 @@ struct CrossEntropyResult {
     int64_t bad_pixel;  // first pixel (flat index of [N, H, W]) with a label out of range, or -1
 };
 
+struct DilatedConv2dArgs {
+    Tensor x;       // [N, I, H, W]; maps and filters are dense and channels_last
+    Tensor weight;  // [O, I, k, l]
+    Tensor bias;    // [O]; data may be null
+    Tensor out;     // [N, O, H', W']
+    int64_t dilation[2], padding[2];
+    bool transposed;  // x is the gradient of an output and out that of its input: taps look the other way
+    bool relu;
+    bool tf32;                       // float32 may be rounded to tf32
+    int tile_pixels, tile_channels;  // of a block: 64 x 64, 128 x 64 or 128 x 128; where that cannot be, a smaller one
+};
+
+struct DilatedConv2dWeightArgs {
+    Tensor grad;         // [N, O, H', W']
+    Tensor x;            // [N, I, H, W]
+    Tensor grad_weight;  // [O, I, k, l]
+    Tensor parts;        // [parts, O * I * k * l], float32, to work with; without data there is one part
+    int64_t dilation[2], padding[2];
+    bool tf32;
+    int tile;  // of a block: 64 x 64 or 128 x 128; where that cannot be, the smaller one
+};
+
 }  // namespace fcn

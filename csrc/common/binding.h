@@ -131,4 +131,14 @@ inline void check_upsample_cross_entropy(const UpsampleCrossEntropyArgs& args) {
     want_loss_options(args, args.x);
 }
 
+inline void check_cross_entropy(const CrossEntropyArgs& args) {
+    const Tensor& x = args.logits;
+    want_sizes(args.target, "target", {x.size[0], x.size[2], x.size[3]});
+    if (args.grad.data) {
+        want_sizes(args.grad, "grad", {x.size[0], x.size[1], x.size[2], x.size[3]});
+        want(args.grad.dtype == x.dtype, "grad: want the dtype of logits");
+    }
+    want_loss_options(args, x);
+}
+
 }  // namespace fcn
