@@ -1,4 +1,4 @@
-"""The command line: ``fcn train | evaluate | predict | info | demo``."""
+"""The command line: ``fcn train | evaluate | predict | info | experiment | demo``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import torch
+
+from .experiments import experiments, show, write
 
 EPILOGS = {
     "train": "Every key of the recipe can be overridden: --stages.epochs [20,20,20] --data.root FOLDER. "
@@ -76,6 +80,16 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--pad", help="for a name: same (default) or official")
     info.add_argument("--classes", type=int, help="for a name (default: 21)")
     info.set_defaults(run=_info)
+
+    experiment = commands.add_parser("experiment", help="an experiment of the paper: tables, JSON and a figure")
+    names = experiment.add_subparsers(dest="experiment", required=True, metavar="NAME")
+    for name, module in experiments().items():
+        summary = (module.__doc__ or "").splitlines()[0]
+        each = names.add_parser(name, help=summary, description=summary)
+        module.add_arguments(each)
+        each.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+        each.add_argument("--out", metavar="DIR", help="write NAME.md, NAME.json and NAME.png here")
+        each.set_defaults(run=_experiment)
 
     demo = commands.add_parser("demo", help="train and score a small network on real images, in minutes on a CPU")
     demo.add_argument("--out", default="runs/demo", metavar="DIR")
@@ -228,6 +242,17 @@ def _info(options: argparse.Namespace, _: list[str]) -> int:
         )
         for key, value in weights.extra.items():
             console.print(f"{key:<14} {value}")
+    return 0
+
+
+def _experiment(options: argparse.Namespace, _: list[str]) -> int:
+    name = options.experiment
+    result = experiments()[name].run(options)
+    show(result)
+    if options.out:
+        given = {k: v for k, v in vars(options).items() if k not in ("command", "experiment", "run", "out")}
+        for path in write(result, name, given, torch.device(options.device), Path(options.out)):
+            print(f"wrote {path}")
     return 0
 
 

@@ -15,7 +15,7 @@ Kind = Literal["conv", "max_pool", "avg_pool"]
 
 POINTWISE_MODULES = (nn.ReLU, nn.Dropout, nn.Dropout2d, nn.Identity, nn.BatchNorm2d, nn.LocalResponseNorm)
 POINTWISE_FUNCTIONS = (F.relu, torch.relu, F.dropout, F.dropout2d, F.local_response_norm, operator.mul, torch.mul)
-POINTWISE_METHODS = ("to", "relu", "relu_", "contiguous")
+POINTWISE_METHODS = ("to", "type_as", "relu", "relu_", "contiguous")
 MERGES = (torch.cat, operator.add, torch.add)
 POOLINGS: dict[Any, Kind] = {F.max_pool2d: "max_pool", F.avg_pool2d: "avg_pool"}
 

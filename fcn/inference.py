@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from .backbones import Net
 from .data import DataError, SegmentationDataset, evaluation_loader, read_image
 from .data.files import pil_to_array, to_uint8
+from .graph import trace
 from .machine import bfloat16_instructions
 from .metrics import Metrics, SegmentationMetrics
 from .models import FCN, Trunk
@@ -124,17 +126,33 @@ def inference_trunk(
     """
     backbone: nn.Module = model.backbone
     if any(p.dtype != dtype for p in backbone.parameters()):
-        backbone = copy.deepcopy(backbone).to(dtype)
+        backbone = _with_float32_norms(copy.deepcopy(backbone).to(dtype))
     backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     finish: Callable[[nn.Module], Callable[..., Any]] = frozen if compile else lambda net: net
-    pads = model.config.pad == "official" and model.config.architecture.official_padding is not None
-    run = ReusedPadding(backbone, finish) if reuse_padding and pads and isinstance(backbone, Net) else finish(backbone)
+    padded = model.config.pad == "official" and model.config.architecture.official_padding is not None
+    reuse = reuse_padding and padded and isinstance(model.backbone, Net)
+    run = ReusedPadding(backbone, finish) if reuse else finish(backbone)
 
     def trunk(images: Tensor) -> Mapping[str, Tensor]:
         wanted = next(model.head.parameters()).dtype
         return {name: x.to(wanted) for name, x in run(images.to(dtype)).items()}
 
     return trunk
+
+
+def _with_float32_norms(net: nn.Module) -> nn.Module:
+    """PyTorch's local response normalization has no half precision on CPUs."""
+    traced = trace(net)
+    norms = [node for node in traced.graph.nodes if node.target is F.local_response_norm]
+    for node in norms:
+        x = node.all_input_nodes[0]
+        with traced.graph.inserting_before(node):
+            node.replace_input_with(x, traced.graph.call_method("to", (x, torch.float32)))
+        with traced.graph.inserting_after(node):
+            back = traced.graph.call_method("type_as", (node, x))
+        node.replace_all_uses_with(back, delete_user_cb=lambda user, back=back: user is not back)
+    traced.recompile()
+    return traced if norms else net
 
 
 def frozen(net: nn.Module) -> Callable[..., Any]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import platform
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+
+import fcn_kernels
 
 
 def cpu_name() -> str:
@@ -21,6 +24,21 @@ def bfloat16_instructions() -> str | None:
         return None
     flags = _cpuinfo("flags").split()
     return next((name for name in ("amx_bf16", "avx512_bf16") if name in flags), None)
+
+
+def describe(device: torch.device) -> dict[str, str | int]:
+    """Machine, versions and date, ready for JSON."""
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    return {
+        **gpu,
+        "cpu": cpu_name(),
+        "threads": torch.get_num_threads(),
+        "bfloat16": bfloat16_instructions() or "none",
+        "torch": torch.__version__,
+        "fcn_kernels": fcn_kernels.__version__,
+        "python": platform.python_version(),
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+    }
 
 
 def _cpuinfo(field: str) -> str:

@@ -40,12 +40,12 @@ def save_overlay(
     height, width = labels.shape
     present = [index for index in range(len(classes)) if (labels == index).any()]
     scale = 100 * max(1.0, 480 / max(width, 1))  # small images are enlarged to a readable width
-    figure = _figure(width * scale / 1e4, height * scale / 1e4 + 0.4)
+    figure = new_figure(width * scale / 1e4, height * scale / 1e4 + 0.4)
     axes = figure.subplots()
     axes.imshow(blend(image, labels, palette), interpolation="nearest")
     axes.axis("off")
     _legend(figure, [classes[index] for index in present], [palette[index] for index in present])
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_panels(
@@ -59,7 +59,7 @@ def save_panels(
     """A PNG of rows of pictures (uint8 ``[H, W]`` or ``[H, W, 3]``) under column titles, with a legend."""
     height, width = rows[0][0].shape[:2]
     cell = 2.3
-    figure = _figure(cell * len(titles), cell * len(rows) * height / width + 0.7)
+    figure = new_figure(cell * len(titles), cell * len(rows) * height / width + 0.7)
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
     for r, row in enumerate(rows):
         for c, picture in enumerate(row):
@@ -74,12 +74,12 @@ def save_panels(
             if c == 0 and row_names is not None:
                 axes.set_ylabel(row_names[r], color=INK, fontsize=9)
     _legend(figure, classes, palette)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_curves(path: str | Path, histories: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
     """Learning curves as small multiples: loss and mean IU over epochs, one column for each run (name: its rows)."""
-    figure = _figure(3.2 * len(histories) + 0.6, 4.6)
+    figure = new_figure(3.2 * len(histories) + 0.6, 4.6)
     grid = figure.subplots(2, len(histories), squeeze=False, sharey="row", sharex="col")
     for column, (name, rows) in enumerate(histories.items()):
         epochs = [row["epoch"] for row in rows]
@@ -96,14 +96,15 @@ def save_curves(path: str | Path, histories: Mapping[str, Sequence[Mapping[str, 
         losses.set_title(name, color=INK, fontsize=11)
         scores.set_xlabel("epoch", color=INK)
         for axes in (losses, scores):
-            _plain(axes)
+            plain_axes(axes)
     grid[0, 0].set_ylabel("loss", color=INK)
     grid[1, 0].set_ylabel("validation mean IU", color=INK)
     grid[0, -1].legend(frameon=False, fontsize=9, labelcolor=INK)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches."""
     # The object API with the Agg canvas: no display, no global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -113,7 +114,8 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _plain(axes: Axes) -> None:
+def plain_axes(axes: Axes) -> None:
+    """No frame, quiet lines."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GRID)
     axes.tick_params(colors=INK, labelsize=9, color=GRID)
@@ -136,7 +138,8 @@ def _legend(figure: Figure, classes: Sequence[str], palette: Sequence[Color]) ->
         )
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """A PNG, written whole or not at all."""
     temporary = Path(path).with_suffix(f".{os.getpid()}.tmp")
     figure.savefig(temporary, format="png", dpi=150)
     os.replace(temporary, path)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from fcn import inference, machine
+from fcn.backbones import BACKBONES
 from fcn.data import ArrayDataset, DataError, Sample, voc_palette
 from fcn.inference import Predictor, inference_trunk
 from fcn.models import FCN, ModelConfig, build_model
@@ -30,9 +32,9 @@ def predictor() -> Predictor:
     return Predictor(Weights(model, CLASSES, voc_palette(4), IMAGENET, {}), device="cpu", precision="float32")
 
 
-def random_model(pad: str = "official") -> FCN:
+def random_model(pad: str = "official", backbone: str = "small") -> FCN:
     torch.manual_seed(1)
-    model = build_model(ModelConfig("small", stride=8, classes=4, pad=pad)).eval()
+    model = build_model(ModelConfig(backbone, stride=8, classes=4, pad=pad)).eval()
     for parameter in model.head.parameters():
         torch.nn.init.normal_(parameter)
     return model
@@ -146,14 +148,19 @@ def test_instructions_for_bfloat16(flags: str, name: str | None, monkeypatch: py
     assert machine.bfloat16_instructions() == name
 
 
+@pytest.mark.parametrize("backbone", ["small", "alexnet", "googlenet"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("options", [{}, {"reuse_padding": False}, {"compile": True}], ids=str)
 def test_trunks_give_the_scores_of_the_model(
-    options: dict[str, bool], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, bool], dtype: torch.dtype, backbone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """AlexNet and GoogLeNet with a sixteenth of their channels."""
+    for name in ("alexnet", "googlenet"):
+        layers = tuple(replace(layer, channels=layer.channels // 16) for layer in BACKBONES[name].layers)
+        monkeypatch.setitem(BACKBONES, name, replace(BACKBONES[name], layers=layers))
     compiled: list[torch.nn.Module] = []
     monkeypatch.setattr(inference, "frozen", lambda net: compiled.append(net) or net)
-    model, images = random_model(), torch.randn(2, 3, 40, 33)
+    model, images = random_model(backbone=backbone), torch.randn(2, 3, 40, 33)
     with torch.inference_mode():
         expected = model.scores(images).coarse
         trunk = inference_trunk(model, dtype, **options)
