@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -114,12 +114,23 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def plain_axes(axes: Axes) -> None:
-    """No frame, quiet lines."""
+def draw_bars(axes: Axes, values: Mapping[str, float], unit: str) -> None:
+    """Horizontal bars from the top down, each with its value."""
+    bars = axes.barh(list(values), list(values.values()), color="#1f6fb4", height=0.6)
+    axes.bar_label(bars, fmt="%.3g", padding=3, color=INK, fontsize=9)
+    axes.margins(x=0.15)
+    axes.set_xlabel(unit, color=INK)
+    axes.yaxis.set_inverted(True)
+    plain_axes(axes, grid="x")
+
+
+def plain_axes(axes: Axes, grid: Literal["x", "y"] = "y") -> None:
+    """No frame, quiet lines across ``grid`` behind what is drawn."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GRID)
     axes.tick_params(colors=INK, labelsize=9, color=GRID)
-    axes.grid(axis="y", color=GRID, linewidth=0.6)
+    axes.grid(axis=grid, color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
 
 
 def _legend(figure: Figure, classes: Sequence[str], palette: Sequence[Color]) -> None:

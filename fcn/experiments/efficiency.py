@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..backbones import BACKBONES, convolutionalize
 from ..clock import take_turns
 from ..geometry import total_stride
-from ..visualize import INK, plain_axes
+from ..visualize import INK, draw_bars
 from . import Cell, Result, Table
 
 if TYPE_CHECKING:
@@ -88,16 +88,9 @@ def run(options: argparse.Namespace) -> Result:
         tables.append(Table(mode, ("", "ms", "ms a score", "times the convolutional"), table_rows))
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots(1, len(modes), squeeze=False, sharey=True)[0]
-        for each, mode in zip(axes, modes, strict=True):
-            values = [1e3 * medians[mode][name] / count for name in ways]
-            bars = each.barh(list(ways), values, color=["#1f6fb4", "#8a8a8a", "#bdbdbd"])
-            each.bar_label(bars, fmt="%.3g", padding=3, color=INK, fontsize=9)
-            each.invert_yaxis()
-            each.margins(x=0.15)
-            each.set_title(mode, color=INK, fontsize=11)
-            each.set_xlabel("ms a score", color=INK)
-            plain_axes(each)
+        for axes, mode in zip(figure.subplots(1, len(modes), squeeze=False, sharey=True)[0], modes, strict=True):
+            draw_bars(axes, {name: 1e3 * medians[mode][name] / count for name in ways}, "ms a score")
+            axes.set_title(mode, color=INK, fontsize=11)
 
     return Result(
         f"Convolutional against patch by patch: {options.network}, {options.size} x {options.size}",

@@ -20,7 +20,7 @@ from ..graph import reaches, trace, window_of
 from ..inference import inference_trunk
 from ..machine import bfloat16_instructions
 from ..models import FCN, ModelConfig, build_model
-from ..visualize import INK, plain_axes
+from ..visualize import INK, draw_bars
 from . import Cell, Result, Table
 
 if TYPE_CHECKING:
@@ -51,19 +51,14 @@ def run(options: argparse.Namespace) -> Result:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        bars = [
-            (f"{row[0]}, {pad}", value)
+        bars = {
+            f"{row[0]}, {pad}": value
             for row in ways.rows
             for pad, value in zip(ways.columns[1:-1], row[1:-1], strict=True)
             if isinstance(value, float)
-        ]
-        drawn = axes.barh([name for name, _ in bars], [value for _, value in bars], color="#1f6fb4")
-        axes.bar_label(drawn, fmt="%.3g", padding=3, color=INK, fontsize=9)
-        axes.invert_yaxis()
-        axes.margins(x=0.12)
-        axes.set_xlabel("ms an image", color=INK)
+        }
+        draw_bars(axes, bars, "ms an image")
         axes.set_title(ways.title, color=INK, fontsize=11)
-        plain_axes(axes)
 
     return Result(
         "Time of inference",
