@@ -25,7 +25,11 @@ struct Map {
           stride_n(t.stride[0]),
           stride_c(channels_last ? 0 : t.stride[1]),
           stride_row(t.stride[2]),
-          channels(channels_last || t.size[1] < 1 ? 1 : t.size[1]) {}
+          channels(channels_last || t.size[1] < 1 ? 1 : t.size[1]) {
+        if (t.size[3] * (channels_last ? t.size[1] : 1) >= (int64_t(1) << 30)) {
+            throw std::invalid_argument("a row has 2^30 numbers or more");
+        }
+    }
 
     FCN_HD T* row(int64_t plane, int64_t y) const {
         const uint32_t n = channels.divide(uint32_t(plane)), c = uint32_t(plane) - n * channels.divisor;
@@ -51,7 +55,6 @@ struct Strips {
     static Strips of(const Tensor& out, bool channels_last) {
         const int64_t inner = channels_last ? out.size[1] : 1, size = out.size[3] * inner;
         Strips s;
-        if (size >= (int64_t(1) << 30)) throw std::invalid_argument("a row has 2^30 numbers or more");
         s.row_size = int(size);
         s.inner = Divisor(inner);
         s.aligned = size % kPack<T> == 0 && Map<T>(out, channels_last).aligned();

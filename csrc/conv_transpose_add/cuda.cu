@@ -10,7 +10,9 @@ namespace fcn {
 template <class T>
 void conv_transpose_add(const ConvTransposeAddArgs& args, cudaStream_t stream) {
     Forward<T> a(args);
-    const bool walks = a.taps <= 2 && a.strips.aligned;  // and so the same pixels, and taps, lie above one another
+    const bool plane = a.inner.divisor == 1, packs = a.inner.divisor % kPack<T> == 0 && a.x.aligned();
+    // Where strips of all rows begin at the same pixels, the same taps meet in strips above one another.
+    const bool walks = a.taps <= 2 && a.strips.aligned && (plane || packs);
     const int64_t per_row = a.strips.per_row.divisor;
     int64_t tasks = a.planes * a.height.divisor * per_row;
     if (walks) {
@@ -23,12 +25,10 @@ void conv_transpose_add(const ConvTransposeAddArgs& args, cudaStream_t stream) {
     const dim3 grid(unsigned((tasks + 255) / 256));
     if (!walks) {
         launch(conv_transpose_add_numbers<T>, grid, 256, 0, stream, a);
-    } else if (a.inner.divisor == 1) {
+    } else if (plane) {
         launch(conv_transpose_add_walk<T, Neighbours<T>>, grid, 256, 0, stream, a);
-    } else if (a.inner.divisor % kPack<T> == 0 && a.x.aligned()) {
-        launch(conv_transpose_add_walk<T, WithinPixel<T>>, grid, 256, 0, stream, a);
     } else {
-        launch(conv_transpose_add_walk<T, Scattered<T>>, grid, 256, 0, stream, a);
+        launch(conv_transpose_add_walk<T, WithinPixel<T>>, grid, 256, 0, stream, a);
     }
 }
 

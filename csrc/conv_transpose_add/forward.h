@@ -98,14 +98,14 @@ struct Neighbours {
 template <class T>
 struct WithinPixel {
     static constexpr int kCount = kPack<T>;
-    int64_t at;  // of tap 0; tap 1 lies a pixel before
+    int at;  // of tap 0; tap 1 lies a pixel before
     int channels;
     bool exists[2];
 
     FCN_D WithinPixel(const Forward<T>& a, int begin) {
         channels = int(a.inner.divisor);
         const int pixel = int(a.inner.divide(uint32_t(begin))), q = int(a.stride.divide(uint32_t(pixel + a.crop)));
-        at = int64_t(q) * channels + (begin - pixel * channels);
+        at = q * channels + (begin - pixel * channels);
         for (int t = 0; t < 2; ++t) exists[t] = unsigned(q - t) < unsigned(a.w);
     }
 
@@ -120,36 +120,10 @@ struct WithinPixel {
     }
 };
 
-// Anything else: each number by itself.
-template <class T>
-struct Scattered {
-    static constexpr int kCount = kPack<T>;
-    int q[kCount], channel[kCount], channels, w;
-
-    FCN_D Scattered(const Forward<T>& a, int begin) : channels(int(a.inner.divisor)), w(a.w) {
-#pragma unroll
-        for (int e = 0; e < kCount; ++e) {
-            const int pixel = int(a.inner.divide(uint32_t(begin + e)));
-            q[e] = int(a.stride.divide(uint32_t(pixel + a.crop))), channel[e] = begin + e - pixel * channels;
-        }
-    }
-
-    FCN_D void fetch(float (&in)[2][kCount], const T* row) const {
-#pragma unroll
-        for (int t = 0; t < 2; ++t) {
-#pragma unroll
-            for (int e = 0; e < kCount; ++e) {
-                const bool exists = unsigned(q[e] - t) < unsigned(w);
-                in[t][e] = exists ? to_float(read(row + int64_t(q[e] - t) * channels + channel[e])) : 0;
-            }
-        }
-    }
-};
-
 // At most two taps of an axis meet. A thread keeps the taps of a strip, and walks down the output rows of one phase, which
 // all have them; of the two input rows that meet in a row one is there from the row before.
 template <class T, class Columns>
-__global__ void __launch_bounds__(256) conv_transpose_add_walk(const Forward<T> a) {
+__global__ void __launch_bounds__(256, 2) conv_transpose_add_walk(const Forward<T> a) {
     constexpr int kCount = kPack<T>;
     const uint32_t task = blockIdx.x * 256 + threadIdx.x;
     const int stride = int(a.stride.divisor);
@@ -190,9 +164,9 @@ __global__ void __launch_bounds__(256) conv_transpose_add_walk(const Forward<T> 
     }
 }
 
-// Any number of taps, rows that begin anywhere: a strip for each thread, each of its numbers by itself.
+// Any number of taps, of channels, rows that begin anywhere: a strip for each thread, each of its numbers by itself.
 template <class T>
-__global__ void __launch_bounds__(256) conv_transpose_add_numbers(const Forward<T> a) {
+__global__ void __launch_bounds__(256, 2) conv_transpose_add_numbers(const Forward<T> a) {
     constexpr int kCount = kPack<T>;
     const uint32_t task = blockIdx.x * 256 + threadIdx.x, line = a.strips.per_row.divide(task), plane = a.height.divide(line);
     if (plane >= a.planes) return;
@@ -215,7 +189,7 @@ __global__ void __launch_bounds__(256) conv_transpose_add_numbers(const Forward<
             const T* row = a.x.row(plane, q - r) + channel;
             for (int t = 0; t < a.taps; ++t) {
                 if (unsigned(column - t) >= unsigned(a.w)) continue;
-                sum += to_float(read(row + int64_t(column - t) * inner)) * a.weight.tap(c + channel, phase + r * stride, first + t * stride);
+                sum += to_float(read(row + (column - t) * inner)) * a.weight.tap(c + channel, phase + r * stride, first + t * stride);
             }
         }
 #pragma unroll

@@ -36,7 +36,7 @@ struct Gradients {
 
 // Each input pixel gathers what its k x k output pixels hand back: kCount channels of a pixel for each thread.
 template <class T, int kCount>
-__global__ void __launch_bounds__(256) conv_transpose_add_backward_x_kernel(const Gradients<T> a) {
+__global__ void __launch_bounds__(256, 2) conv_transpose_add_backward_x_kernel(const Gradients<T> a) {
     const uint32_t task = blockIdx.x * 256 + threadIdx.x;
     const uint32_t pixel = a.chunks.divide(task), line = a.w.divide(pixel), plane = a.rows.divide(line);
     if (plane >= a.planes) return;
@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(256) conv_transpose_add_backward_x_kernel(cons
         const T* row = a.grad.row(plane, top + y) + channel;
 #pragma unroll 4
         for (int x = max(0, -left); x < min(a.k, a.width - left); ++x) {
-            const auto v = read_pack<kCount>(row + int64_t(left + x) * a.inner);
+            const auto v = read_pack<kCount>(row + (left + x) * a.inner);
             const auto taps = read_pack<kCount>(a.weight.at(c, y, x));
 #pragma unroll
             for (int e = 0; e < kCount; ++e) sum[e] += to_float(v.v[e]) * to_float(taps.v[e]);
@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(256) conv_transpose_add_backward_x_kernel(cons
     Pack<T, kCount> made;
 #pragma unroll
     for (int e = 0; e < kCount; ++e) made.v[e] = from_float<T>(sum[e]);
-    store_pack(a.x.row(plane, int(line - plane * a.rows.divisor)) + int64_t(pixel - line * a.w.divisor) * a.inner + channel, made);
+    store_pack(a.x.row(plane, int(line - plane * a.rows.divisor)) + int(pixel - line * a.w.divisor) * a.inner + channel, made);
 }
 
 constexpr int kTile = 4;  // taps along a row that a thread sums
@@ -98,12 +98,12 @@ __global__ void __launch_bounds__(256, 2) conv_transpose_add_backward_weight_par
         if (unsigned(below) >= unsigned(a.height)) continue;
         const int64_t plane = p.channels_last ? image : int64_t(image) * a.channels + channel;
         const int within = p.channels_last ? channel : 0, left = column * a.stride + tile * kTile - a.crop;
-        const auto x = read_pack<kCount>(a.x.row(plane, row) + int64_t(column) * a.inner + within);
+        const auto x = read_pack<kCount>(a.x.row(plane, row) + column * a.inner + within);
         const T* grad = a.grad.row(plane, below) + within;
 #pragma unroll
         for (int t = 0; t < kTile; ++t) {
             if (unsigned(left + t) >= unsigned(a.width)) continue;
-            const auto v = read_pack<kCount>(grad + int64_t(left + t) * a.inner);
+            const auto v = read_pack<kCount>(grad + (left + t) * a.inner);
 #pragma unroll
             for (int e = 0; e < kCount; ++e) sums[t][e] += to_float(x.v[e]) * to_float(v.v[e]);
         }
@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(256, 2) conv_transpose_add_backward_weight_par
 }
 
 template <class T>
-__global__ void __launch_bounds__(256) conv_transpose_add_backward_weight_sum(const Gradients<T> a, const WeightParts p) {
+__global__ void __launch_bounds__(256, 2) conv_transpose_add_backward_weight_sum(const Gradients<T> a, const WeightParts p) {
     const int taps = a.k * a.k, size = a.channels * taps, i = int(blockIdx.x * 256 + threadIdx.x);
     if (i >= size) return;
     float sum = 0;

@@ -23,7 +23,7 @@ struct ForwardArgs {
 // A single channel's pixels in a row, enlarged: neighbours share input pixels, which are loaded once.
 template <class T>
 struct Enlarged {
-    static constexpr int kCount = kPack<T>;
+    static constexpr int kCount = kPack<T>, kBlocks = 3;  // kBlocks: on a multiprocessor, as registers allow
     int first, at[kCount];  // input pixel on the left of the first cell; on the right of each: -1 is zero, -2 the same
     float t[kCount];
 
@@ -66,16 +66,16 @@ struct Enlarged {
 // channels_last with a number of channels that fills strips: a strip lies within a pixel.
 template <class T>
 struct WithinPixel {
-    static constexpr int kCount = kPack<T>;
-    int64_t left, right;
+    static constexpr int kCount = kPack<T>, kBlocks = 3;
+    int left, right;
     float w_left, w_right;
 
     FCN_D WithinPixel(const ForwardArgs<T>& a, int begin) {
         const Sampling& c = a.columns;
         const int pixel = int(a.strips.inner.divide(uint32_t(begin))), channel = begin - pixel * int(a.strips.inner.divisor);
         const Sample s = c.at(pixel);
-        left = int64_t(c.clamped(s.cell)) * a.strips.inner.divisor + channel;
-        right = int64_t(c.clamped(s.cell + 1)) * a.strips.inner.divisor + channel;
+        left = c.clamped(s.cell) * int(a.strips.inner.divisor) + channel;
+        right = c.clamped(s.cell + 1) * int(a.strips.inner.divisor) + channel;
         w_left = c.counts(s.cell) ? 1 - s.t : 0;
         w_right = c.counts(s.cell + 1) ? s.t : 0;
     }
@@ -94,29 +94,24 @@ struct WithinPixel {
 // Anything else: each number by itself.
 template <class T>
 struct Scattered {
-    static constexpr int kCount = kPack<T>;
-    int64_t left[kCount], right[kCount];
-    float w_left[kCount], w_right[kCount];
+    static constexpr int kCount = kPack<T>, kBlocks = 2;
+    const ForwardArgs<T>& a;
+    int begin;
 
-    FCN_D Scattered(const ForwardArgs<T>& a, int begin) {
+    FCN_D Scattered(const ForwardArgs<T>& args, int first) : a(args), begin(first) {}
+
+    FCN_D void mix(float (&v)[kCount], const T* up, const T* down, float w_up, float w_down) const {
         const Sampling& c = a.columns;
         const int inner = int(a.strips.inner.divisor);
 #pragma unroll
         for (int k = 0; k < kCount; ++k) {
-            const int e = max(begin + k, 0), pixel = int(a.strips.inner.divide(uint32_t(e))), channel = e - pixel * inner;
+            const int number = max(begin + k, 0), pixel = int(a.strips.inner.divide(uint32_t(number)));
             const Sample s = c.at(pixel);
-            left[k] = int64_t(c.clamped(s.cell)) * inner + channel;
-            right[k] = int64_t(c.clamped(s.cell + 1)) * inner + channel;
-            w_left[k] = c.counts(s.cell) ? 1 - s.t : 0;
-            w_right[k] = c.counts(s.cell + 1) ? s.t : 0;
-        }
-    }
-
-    FCN_D void mix(float (&v)[kCount], const T* up, const T* down, float w_up, float w_down) const {
-#pragma unroll
-        for (int k = 0; k < kCount; ++k) {
-            const float upper = w_left[k] * to_float(read(up + left[k])) + w_right[k] * to_float(read(up + right[k]));
-            const float lower = w_left[k] * to_float(read(down + left[k])) + w_right[k] * to_float(read(down + right[k]));
+            const int left = c.clamped(s.cell) * inner + number - pixel * inner;
+            const int right = c.clamped(s.cell + 1) * inner + number - pixel * inner;
+            const float w_left = c.counts(s.cell) ? 1 - s.t : 0, w_right = c.counts(s.cell + 1) ? s.t : 0;
+            const float upper = w_left * to_float(read(up + left)) + w_right * to_float(read(up + right));
+            const float lower = w_left * to_float(read(down + left)) + w_right * to_float(read(down + right));
             v[k] = w_up * upper + w_down * lower;
         }
     }
@@ -133,7 +128,7 @@ FCN_D void make_strip(const ForwardArgs<T>& a, const Columns& columns, int64_t p
 }
 
 template <class T, class Columns>
-__global__ void __launch_bounds__(256) upsample_add_kernel(const ForwardArgs<T> a) {
+__global__ void __launch_bounds__(256, Columns::kBlocks) upsample_add_kernel(const ForwardArgs<T> a) {
     const uint32_t task = blockIdx.x * 256 + threadIdx.x;
     const int y = int(a.strips.per_row.divide(task)), strip = int(task) - y * int(a.strips.per_row.divisor);
     if (y >= a.height) return;
@@ -168,7 +163,7 @@ struct BackwardArgs {
 // One channel: a thread sums the pixels of its own column of cells, and gets what its left neighbour's give to the right.
 // Warps overlap in one lane, so that every lane but the first has that neighbour. kChunk pixels are read at a time.
 template <class T, int kChunk>
-__global__ void __launch_bounds__(256) upsample_add_backward_planes(const BackwardArgs<T> a) {
+__global__ void __launch_bounds__(256, 3) upsample_add_backward_planes(const BackwardArgs<T> a) {
     const int lane = int(threadIdx.x) % 32;
     const int64_t task = (int64_t(blockIdx.x) * 8 + threadIdx.x / 32) * 31 + lane;
     const bool active = task < a.count;
@@ -211,7 +206,7 @@ __global__ void __launch_bounds__(256) upsample_add_backward_planes(const Backwa
 
 // channels_last: a thread has kCount channels of an input column, and sums over the two columns of cells beside it.
 template <class T, int kCount>
-__global__ void __launch_bounds__(256) upsample_add_backward_pixels(const BackwardArgs<T> a) {
+__global__ void __launch_bounds__(256, 3) upsample_add_backward_pixels(const BackwardArgs<T> a) {
     const int64_t task = int64_t(blockIdx.x) * 256 + threadIdx.x;
     if (task >= a.count) return;
     const uint32_t column = a.chunks.divide(uint32_t(task)), plane = a.columns_of_plane.divide(column);
@@ -230,7 +225,7 @@ __global__ void __launch_bounds__(256) upsample_add_backward_pixels(const Backwa
             const auto add = [&](const Cell& cell, float weight, float slope) {
 #pragma unroll 2
                 for (int x = cell.begin; x < cell.end; ++x, weight += slope) {
-                    const auto v = read_pack<kCount>(pixels + int64_t(x) * channels);
+                    const auto v = read_pack<kCount>(pixels + x * channels);
 #pragma unroll
                     for (int k = 0; k < kCount; ++k) sum[k] += weight * to_float(v.v[k]);
                 }
@@ -244,7 +239,7 @@ __global__ void __launch_bounds__(256) upsample_add_backward_pixels(const Backwa
             Pack<T, kCount> made;
 #pragma unroll
             for (int k = 0; k < kCount; ++k) made.v[k] = from_float<T>(below[k] + (all[k] - lower[k]));
-            store_pack(a.out.row(plane, i) + int64_t(j) * channels + channel, made);
+            store_pack(a.out.row(plane, i) + j * channels + channel, made);
         }
 #pragma unroll
         for (int k = 0; k < kCount; ++k) below[k] = lower[k];

@@ -1,0 +1,116 @@
+"""What nvcc makes of the CUDA kernels: registers, spills and shared memory of each, without a GPU."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCES = Path(__file__).resolve().parents[1] / "csrc"
+TARGETS = ("sm_80", "sm_90", "sm_100", "sm_120")
+NUMBERS = ("float", "bfloat16", "float16")  # every source is compiled once for each
+
+
+@dataclass(frozen=True)
+class Resources:
+    """One kernel on one target. ``spills`` counts bytes stored and loaded, ``shared`` static bytes."""
+
+    operator: str
+    kernel: str
+    target: str
+    registers: int
+    spills: int
+    stack: int
+    shared: int
+
+
+def nvcc() -> str | None:
+    """Path of the CUDA compiler: from ``CUDACXX``, PATH or CUDA's usual folder."""
+    usual = Path("/usr/local/cuda/bin/nvcc")
+    return os.environ.get("CUDACXX") or shutil.which("nvcc") or (str(usual) if usual.exists() else None)
+
+
+def why_not() -> str | None:
+    """The reason that the kernels cannot be compiled here, or None if they can."""
+    if nvcc() is None:
+        return "no CUDA compiler: put nvcc on PATH, or set CUDACXX"
+    if not SOURCES.is_dir():
+        return f"no sources in {SOURCES}: run it in a checkout"
+    return None
+
+
+def operators() -> list[str]:
+    """The operators that have CUDA kernels."""
+    return sorted(path.parent.name for path in SOURCES.glob("*/cuda.cu"))
+
+
+def compile_kernels(
+    targets: Sequence[str] = TARGETS, names: Sequence[str] | None = None, jobs: int = 2
+) -> Iterator[list[Resources]]:
+    """Compile the kernels of every operator (or those of ``names``) for ``targets``, ``jobs`` files at a time.
+
+    Gives the kernels of a file when it is done; files come in any order. Raises ``RuntimeError`` with the compiler's
+    words if one does not compile, or if nothing can (``why_not``).
+    """
+    if (reason := why_not()) is not None:
+        raise RuntimeError(reason)
+    with ThreadPoolExecutor(jobs) as pool:
+        files = [
+            pool.submit(_compile, operator, number, targets) for operator in names or operators() for number in NUMBERS
+        ]
+        for file in as_completed(files):
+            yield file.result()
+
+
+def _compile(operator: str, number: str, targets: Sequence[str]) -> list[Resources]:
+    # Assembling what is device code alone: the host's half does not matter here.
+    architectures = [f"-gencode=arch={target.replace('sm', 'compute')},code={target}" for target in targets]
+    command = [
+        str(nvcc()), "-std=c++17", "-O3", "-Xptxas", "-v", *architectures, f"-DFCN_NUMBER={number}",
+        "-fatbin", str(SOURCES / operator / "cuda.cu"), "-o", os.devnull,
+    ]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise RuntimeError(f"{operator}/cuda.cu does not compile for {number}:\n{result.stderr[-4000:]}")
+    return parse(operator, result.stderr)
+
+
+_KERNEL = re.compile(
+    r"Compiling entry function '(?P<name>\w+)' for '(?P<target>\w+)'.*?"
+    r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads\n"
+    r".*?Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
+    re.DOTALL,
+)
+
+
+def parse(operator: str, report: str) -> list[Resources]:
+    """The kernels that a report of ptxas (``-Xptxas -v``) speaks of."""
+    found = list(_KERNEL.finditer(report))
+    names = _demangle([match["name"] for match in found])
+    return [
+        Resources(
+            operator,
+            name,
+            match["target"],
+            int(match["registers"]),
+            int(match["stores"]) + int(match["loads"]),
+            int(match["stack"]),
+            int(shared[1]) if (shared := re.search(r"(\d+) bytes smem", match["rest"])) else 0,
+        )
+        for match, name in zip(found, names, strict=True)
+    ]
+
+
+def _demangle(names: list[str]) -> list[str]:
+    """C++ names without namespaces and parameters; as they are where no tool is there to do it."""
+    tool = shutil.which("cu++filt") or shutil.which("c++filt")
+    if tool is None or not names:
+        return names
+    lines = subprocess.run([tool], input="\n".join(names), capture_output=True, text=True, check=True).stdout.split("\n")
+    plain = [re.sub(r"fcn::|\(anonymous namespace\)::|<unnamed>::|^void ", "", line) for line in lines[: len(names)]]
+    return [re.sub(r"\(.*", "", line.replace("(int)", "").replace("(bool)", "")) for line in plain]
