@@ -17,6 +17,7 @@ from tests.strategies import (
     assert_as_good_as_torch,
     assert_fences_hold,
     dtypes_of,
+    far_apart,
     fenced,
     scores,
     with_layout,
@@ -146,6 +147,14 @@ def test_with_the_bilinear_kernel_is_upsample_add(backend: str, stride: int, cro
     got = conv_transpose_add(x, weight, skip, stride=stride, crop=crop, backend=backend)
     grid = BilinearGrid.transposed(stride, crop, (skip.shape[2], skip.shape[3]))
     torch.testing.assert_close(got, upsample_add(x, skip, grid=grid, backend=backend))
+
+
+def test_offsets_pass_2_to_the_31(backend: str) -> None:
+    x, weight, skip = (torch.randn(shape).bfloat16() for shape in ((2, 3, 5, 8), (3, 1, 4, 4), (2, 3, 10, 16)))
+    options: dict[str, object] = {"stride": 2, "crop": 1}
+    near = run(backend, x.dtype, [x, weight, skip], skip, options)
+    far = run(backend, x.dtype, [far_apart(x), weight, far_apart(skip)], far_apart(skip), options)
+    assert all(torch.equal(a, b) for a, b in zip(near, far, strict=True))
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])

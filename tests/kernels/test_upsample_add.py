@@ -15,6 +15,7 @@ from tests.strategies import (
     assert_as_good_as_torch,
     assert_fences_hold,
     dtypes_of,
+    far_apart,
     fenced,
     grids,
     scores,
@@ -77,6 +78,17 @@ def test_large_maps_repeat_bit_for_bit(backend: str) -> None:
     first = upsample_add(x, skip, backend=backend)
     torch.testing.assert_close(first, upsample_add(x, skip, backend="reference"), rtol=1e-5, atol=1e-5)
     assert torch.equal(first, upsample_add(x, skip, backend=backend))
+
+
+def test_offsets_pass_2_to_the_31(backend: str) -> None:
+    x, skip = torch.randn(2, 3, 5, 8).bfloat16(), torch.randn(2, 3, 10, 16).bfloat16()
+    want = upsample_add(x, skip, backend=backend)
+    assert torch.equal(upsample_add(far_apart(x), far_apart(skip), backend=backend), want)
+    kernels, grid = implementation("upsample_add", backend), BilinearGrid.interpolate((5, 8), (10, 16)).as_ints()
+    near, far = torch.empty_like(x), torch.empty_like(x)
+    kernels.upsample_add_backward(skip, grid, near)
+    kernels.upsample_add_backward(far_apart(skip), grid, far)
+    assert torch.equal(near, far)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
