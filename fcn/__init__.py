@@ -1,11 +1,12 @@
 """Fully Convolutional Networks for Semantic Segmentation (Long, Shelhamer, Darrell; CVPR 2015, TPAMI 2016)."""
 
+from .backbones import convolutionalize
 from .inference import Predictor
 from .metrics import Metrics, SegmentationMetrics, metrics_from_confusion
-from .models import FCN, ModelConfig, build_model
+from .models import FCN, ModelConfig, build_model, late_fusion
 from .preprocessing import Preprocessing
 from .scores import Scores
-from .weights import Weights, load_weights, save_weights
+from .weights import Weights, convert, load_weights, save_weights
 
 __all__ = [
     "FCN",
@@ -17,6 +18,9 @@ __all__ = [
     "SegmentationMetrics",
     "Weights",
     "build_model",
+    "convert",
+    "convolutionalize",
+    "late_fusion",
     "load_weights",
     "metrics_from_confusion",
     "save_weights",

@@ -1,4 +1,4 @@
-"""The command line: ``fcn train | evaluate | predict | info | experiment | demo``."""
+"""The command line: ``fcn train | evaluate | predict | info | convert | experiment | demo``."""
 
 from __future__ import annotations
 
@@ -80,6 +80,15 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--pad", help="for a name: same (default) or official")
     info.add_argument("--classes", type=int, help="for a name (default: 21)")
     info.set_defaults(run=_info)
+
+    convert = commands.add_parser("convert", help="read the weights of another program: .pth, .caffemodel, .npz")
+    convert.add_argument("source", help="an FCN of Caffe, pytorch-fcn or Chainer; a classifier of Caffe or torchvision")
+    convert.add_argument("target", help="the .safetensors file to write")
+    convert.add_argument("--classes", metavar="FILE", help="names of the classes, one in a line")
+    convert.add_argument("--at-once", action=argparse.BooleanOptionalAction, help="FCN-8s trained with scaled skips")
+    convert.add_argument("--pad", help="same or official (default: official for an FCN, same for a classifier)")
+    convert.add_argument("--mean", type=float, nargs="+", help="of the channels, where it is not the published one")
+    convert.set_defaults(run=_convert)
 
     experiment = commands.add_parser("experiment", help="an experiment of the paper: tables, JSON and a figure")
     names = experiment.add_subparsers(dest="experiment", required=True, metavar="NAME")
@@ -242,6 +251,33 @@ def _info(options: argparse.Namespace, _: list[str]) -> int:
         )
         for key, value in weights.extra.items():
             console.print(f"{key:<14} {value}")
+    return 0
+
+
+def _convert(options: argparse.Namespace, _: list[str]) -> int:
+    from rich.console import Console
+
+    from .summary import network_table
+    from .weights import convert, save_weights
+
+    target = Path(options.target)
+    if target.suffix != ".safetensors":
+        raise ValueError(f"{target}: the file to write must end in .safetensors")
+    classes = None
+    if options.classes is not None:
+        lines = Path(options.classes).read_text(encoding="utf-8").splitlines()
+        classes = [line.strip() for line in lines if line.strip()]
+    weights = convert(options.source, classes=classes, at_once=options.at_once, pad=options.pad, mean=options.mean)
+    save_weights(
+        target,
+        weights.model,
+        classes=weights.classes,
+        palette=weights.palette,
+        preprocessing=weights.preprocessing,
+        extra=weights.extra,
+    )
+    Console().print(network_table(weights.model))
+    print(f"Written: {target}")
     return 0
 
 

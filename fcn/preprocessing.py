@@ -16,7 +16,10 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pi
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """``(image / scale - mean) / std`` per channel, in ``channel_order``. Saved with the weights."""
+    """``(image / scale - mean) / std`` per channel, in ``channel_order``. Saved with the weights.
+
+    Values beyond those of the colors are for further channels of an image (depth), which keep their order.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -26,8 +29,9 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.channel_order not in get_args(ChannelOrder):
             raise ValueError(f"channel_order must be one of {get_args(ChannelOrder)}, got {self.channel_order!r}")
-        if len(self.mean) != self.channels or len(self.std) != self.channels:
-            wanted = f"{self.channels} values for {self.channel_order!r}"
+        colors = 1 if self.channel_order == "gray" else 3
+        if len(self.mean) != len(self.std) or len(self.mean) < colors or (colors == 1 and len(self.mean) > 1):
+            wanted = f"{colors} values for {self.channel_order!r}"
             raise ValueError(f"mean and std must have {wanted}, got {self.mean} and {self.std}")
         if min(self.std) <= 0 or self.scale <= 0:
             raise ValueError(f"std and scale must be positive, got {self.std} and {self.scale}")
@@ -35,19 +39,24 @@ class Preprocessing:
     @property
     def channels(self) -> int:
         """Channels of the network input."""
-        return 1 if self.channel_order == "gray" else 3
+        return len(self.mean)
 
     def __call__(self, image: np.ndarray[Any, Any]) -> Tensor:
-        """A uint8 image ``[H, W]``, ``[H, W, 3]`` (RGB) or ``[H, W, 4]`` (alpha is dropped) as float32 ``[C, H, W]``.
+        """A uint8 image ``[H, W]``, ``[H, W, 3]`` (RGB) or ``[H, W, 4]`` (alpha is dropped) as float32 ``[C, H, W]``;
+        with further channels ``[H, W, C]``.
 
         Gray images are repeated into three channels and colors made gray as the network asks. Raises ``TypeError`` or
         ``ValueError`` for anything else.
         """
-        values = _rgb(image).astype(np.float32)
+        if self.channels > 3 and (image.ndim != 3 or image.shape[2] != self.channels):
+            raise ValueError(f"image must be [H, W, {self.channels}], got shape {image.shape}")
+        values = _rgb(image[:, :, :3] if self.channels > 3 else image).astype(np.float32)
         if self.channel_order == "gray":
             values = (values @ _LUMA)[:, :, None] if image.ndim == 3 else values[:, :, :1]
         elif self.channel_order == "bgr":
             values = values[:, :, ::-1]
+        if self.channels > 3:
+            values = np.concatenate((values, image[:, :, 3:].astype(np.float32)), axis=2)
         mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
         values = (values / np.float32(self.scale) - mean) / std
         return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))

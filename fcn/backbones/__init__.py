@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .alexnet import ALEXNET
+from .alexnet import ALEXNET, ALEXNET_TORCHVISION
 from .architecture import Architecture
-from .googlenet import GOOGLENET
+from .googlenet import GOOGLENET, GOOGLENET_TORCHVISION
 from .net import Modalities, Net, convolutionalize
 from .vgg import SMALL, SMALL_BATCHNORM, VGG16, VGG19
 
@@ -13,6 +13,8 @@ BACKBONES: dict[str, Architecture] = {
     "vgg16": VGG16,
     "vgg19": VGG19,
     "googlenet": GOOGLENET,
+    "alexnet_torchvision": ALEXNET_TORCHVISION,
+    "googlenet_torchvision": GOOGLENET_TORCHVISION,
     "small": SMALL,
     "small_batchnorm": SMALL_BATCHNORM,
 }

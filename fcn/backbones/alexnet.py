@@ -20,4 +20,19 @@ _CAFFENET = (
     Layer("fc7", "linear", 4096, then=("relu", "dropout")),
     Layer("fc8", "linear", 1000),
 )
-ALEXNET = Architecture(_CAFFENET, 227, ("fc7", "pool2", "pool1"))
+TAPS = ("fc7", "pool2", "pool1")
+ALEXNET = Architecture(_CAFFENET, 227, TAPS)
+
+_TORCHVISION = (
+    Layer("conv1", "conv", 64, 11, 4, 2, then=("relu",)),
+    Layer("pool1", "pool", 64, 3, 2),
+    Layer("conv2", "conv", 192, 5, padding=2, then=("relu",)),
+    Layer("pool2", "pool", 192, 3, 2),
+    Layer("conv3", "conv", 384, 3, padding=1, then=("relu",)),
+    Layer("conv4", "conv", 256, 3, padding=1, then=("relu",)),
+    Layer("conv5", "conv", 256, 3, padding=1, then=("relu",)),
+    Layer("pool5", "pool", 256, 3, 2),
+    *_CAFFENET[-3:],
+)
+ALEXNET_TORCHVISION = Architecture(_TORCHVISION, 224, TAPS)
+"""The network that torchvision has weights of (Krizhevsky 2014): other widths, no groups, no normalization."""

@@ -58,6 +58,17 @@ def test_fit_of_a_constant_channel_is_finite() -> None:
     assert Preprocessing.fit([np.full((4, 4), 7, np.uint8)]) == Preprocessing((7 / 255,), (1.0,), "gray")
 
 
+def test_further_channels_keep_their_order() -> None:
+    """Color and HHA of NYUDv2: blue, green, red, then as they are."""
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 6), dtype=np.uint8)
+    mean = (116.19, 97.203, 92.318, 132.431, 94.076, 118.477)
+    x = Preprocessing(mean, (1.0,) * 6, "bgr", scale=1.0)(image)
+    expected = image[:, :, [2, 1, 0, 3, 4, 5]] - np.array(mean)
+    np.testing.assert_allclose(x.numpy(), expected.transpose(2, 0, 1), atol=1e-4)
+    with pytest.raises(ValueError, match=r"image must be \[H, W, 6\], got shape \(5, 7, 3\)"):
+        Preprocessing(mean, (1.0,) * 6, "bgr")(image[:, :, :3])
+
+
 def test_wrong_images(image: NDArray[np.uint8]) -> None:
     wrong: list[tuple[type[Exception], Any]] = [
         (TypeError, image.astype(np.float32)),

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fcn import weights as weights_module
 from fcn.backbones import BACKBONES
 from fcn.backbones.vgg import vgg
 from fcn.models import FCN, ModelConfig, build_model
 from fcn.preprocessing import CAFFE_VGG, Preprocessing
+from fcn.weights import files as weights_module
 from fcn.weights import load_pretrained_backbone, load_weights, save_weights
 
 CLASSES = ["ground", "tree", "sky"]
@@ -24,12 +24,12 @@ WIDTHS = (2, 3, 4, 5, 6)
 
 @pytest.fixture(autouse=True)
 def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BACKBONES, "narrow", vgg(WIDTHS, (2, 2, 3, 3, 3), 8))
+    monkeypatch.setitem(BACKBONES, "vgg16", vgg(WIDTHS, (2, 2, 3, 3, 3), 8))
 
 
 def random_model(**options: Any) -> FCN:
     torch.manual_seed(0)
-    model = build_model(ModelConfig(**{"backbone": "narrow", "stride": 16, "classes": 3, **options}))
+    model = build_model(ModelConfig(**{"backbone": "vgg16", "stride": 16, "classes": 3, **options}))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return model
@@ -140,7 +140,7 @@ def rewrite(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> N
 
 
 def contents(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    metadata, tensors = weights_module._read_safetensors(path)
+    metadata, tensors = weights_module.read_safetensors(path)
     return tensors, json.loads(metadata[weights_module.METADATA_KEY])
 
 

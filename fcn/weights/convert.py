@@ -1,0 +1,280 @@
+"""Networks from the weights of other programs: whole FCNs, and classifiers for the trunk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fcn_kernels import bilinear_kernel
+
+from ..backbones import Net
+from ..data import voc_palette
+from ..data.folders import VOC_CLASSES
+from ..heads import Filter
+from ..models import AT_ONCE_SCALES, FCN, ModelConfig, build_model
+from ..preprocessing import Preprocessing
+from .files import METADATA_KEY, Weights, load_weights
+from .layouts import suffixes
+from .sources import Source, read_source
+from .tensors import Tensors, check_tensors, read_safetensors
+
+FILTERS: tuple[Filter, ...] = ("fixed", "diagonal", "dense")
+"""From the special to the general."""
+TORCHVISION_DIFFERS = {
+    "alexnet_torchvision": "it has other widths, no groups and no local response normalization",
+    "googlenet_torchvision": "it has batch normalization in place of local response normalization, filters of 3x3 in "
+    "the branches called 5x5, and a fourth pooling of 2x2",
+}
+
+
+def convert(
+    path: str | os.PathLike[str],
+    *,
+    classes: Sequence[str] | None = None,
+    at_once: bool | None = None,
+    pad: str | None = None,
+    mean: Sequence[float] | None = None,
+) -> Weights:
+    """The network in a ``.pth``, ``.caffemodel``, ``.npz`` or ``.safetensors`` file of another program.
+
+    An FCN becomes the same FCN; a classifier becomes FCN-32s that scores the classifier's classes at every place.
+    Transposed convolutions from every class to every class that are diagonal become diagonal, and fixed where they are
+    bilinear. The names of layers tell which network it is.
+
+    Args:
+        classes: names of the classes; those of PASCAL VOC for 21, numbers otherwise.
+        at_once: whether an FCN-8s was trained at once, with scaled skips, where the file does not say: the tensors of
+            both kinds have the same names and shapes, and either gives wrong scores as the other.
+        pad: ``"official"`` or ``"same"``; by default official for an FCN, same for a classifier.
+        mean: of the images' channels in the file's order (Caffe: blue, green, red), where it is not that of the
+            published networks: needed for more than three channels.
+
+    Raises ``FileNotFoundError``, or ``ValueError`` naming the file and every tensor that does not fit.
+    """
+    source = read_source(Path(path))
+    config, tensors = _network(source, at_once, pad)
+    with torch.device("meta"):
+        model = build_model(config)
+    check_tensors(source.path, tensors, model.state_dict())
+    model.load_state_dict(tensors, assign=True)
+    channels = config.in_channels * max(1, len(config.modalities))
+    preprocessing = _preprocessing(source, channels, mean)
+    if classes is None:
+        classes = VOC_CLASSES if config.classes == len(VOC_CLASSES) else [str(n) for n in range(config.classes)]
+    if len(classes) != config.classes:
+        raise ValueError(f"{path}: the network has {config.classes} classes, but {len(classes)} names are given")
+    extra = {"converted_from": source.path.name}
+    if source.published is not None:
+        extra["checksum"] = f"that of the published {source.published.name}"
+    return Weights(model.eval(), list(classes), voc_palette(config.classes), preprocessing, extra)
+
+
+def load_pretrained_backbone(model: FCN, path: str | os.PathLike[str]) -> None:
+    """Fills the trunk of ``model`` from a classifier or an FCN, in any format that ``convert`` reads or its results.
+
+    Scores are left out. Use the preprocessing that the weights were made with: ``preprocessing.IMAGENET`` for
+    torchvision's, ``CAFFE_VGG`` for Caffe's. Where the network takes more channels than the file's (early fusion), each
+    further one starts as the mean of the others (the authors' RGB-D network). Raises ``FileNotFoundError``, or
+    ``ValueError`` naming the file and every tensor that does not fit.
+    """
+    path = Path(path)
+    backbone, given = _trunk_of(path)
+    if backbone != model.config.backbone:
+        why = TORCHVISION_DIFFERS.get(backbone)
+        raise ValueError(
+            f"{path}: these are weights of {backbone}, the network is {model.config.backbone}"
+            + (f": {why}; build the network on {backbone}" if why else "")
+        )
+    for trunk in model.trunks.values():
+        wanted = trunk.state_dict()
+        tensors = {name: _fitted(tensor, wanted.get(name)) for name, tensor in given.items()}
+        first = f"{trunk.layers[0].name}.weight"
+        if first in tensors and tensors[first].shape[1] < trunk.in_channels and tensors[first].shape[1] == 3:
+            further = tensors[first].mean(1, keepdim=True).expand(-1, trunk.in_channels - 3, -1, -1)
+            tensors[first] = torch.cat((tensors[first], further), 1)
+        check_tensors(path, tensors, wanted)
+        trunk.load_state_dict(tensors)
+
+
+def _trunk_of(path: Path) -> tuple[str, Tensors]:
+    """The backbone's name and its tensors, without scores."""
+    if path.suffix == ".safetensors" and METADATA_KEY in read_safetensors(path)[0]:
+        weights = load_weights(path)
+        if weights.model.config.modalities:
+            raise ValueError(f"{path}: a network of several modalities, of which none is the trunk")
+        return weights.model.config.backbone, weights.model.backbone.state_dict()
+    source = read_source(path)
+    scores = f"{source.architecture.layers[-1].name}."
+    heads = (scores, "score_", "upscore", "scale_pool")
+    return source.backbone, {name: t for name, t in source.tensors.items() if not name.startswith(heads)}
+
+
+def _fitted(tensor: Tensor, wanted: Tensor | None) -> Tensor:
+    """A fully connected layer's weights as those of a convolution: (out, in * k * k) is channels, rows, columns."""
+    if wanted is not None and tensor.dim() < wanted.dim() and tensor.numel() == wanted.numel():
+        return tensor.reshape(wanted.shape)
+    return tensor
+
+
+def _network(source: Source, at_once: bool | None, pad: str | None) -> tuple[ModelConfig, Tensors]:
+    """The configuration that a file's tensors are of, and they by the names of its state dict."""
+    given = dict(source.tensors)
+    layers = [layer for layer in source.architecture.layers if layer.kind in ("conv", "linear")]
+    first, class_scores = layers[0].name, layers[-1].name
+    if source.is_classifier:
+        for part in ("weight", "bias"):
+            if f"{class_scores}.{part}" in given:
+                given[f"score_fr.{part}"] = given.pop(f"{class_scores}.{part}")
+    weights = [name.removesuffix(".weight") for name in given if name.endswith(".weight")]
+    modalities = tuple(suffixes(weights, first))
+    if modalities == ("",):
+        modalities = ()
+    tasks = [suffix for suffix in suffixes(weights, "score_fr") if suffix not in (*modalities, "")]
+
+    config = ModelConfig(source.backbone, 8, pad=pad or ("same" if source.is_classifier else "official"))
+    with torch.device("meta"):
+        whole = build_model(config)
+    names = [stream.score for stream in whole.head.streams]
+    while len(names) > 1 and not any(weight.startswith(names[-1]) for weight in weights):
+        names.pop()
+    stride = {1: 32, 2: 16, 3: 8}[len(names)]
+    scores, sizes = _scores(given, names, modalities, tasks)
+    config = replace(
+        config,
+        stride=stride,
+        classes=sum(sizes) or 2,
+        in_channels=_in_channels(given, f"{first}{modalities[0] if modalities else ''}.weight"),
+        at_once=_is_at_once(source, given, stride, at_once),
+        modalities=modalities,
+        tasks=tuple((task.strip("_"), size) for task, size in zip(tasks, sizes, strict=True)) if tasks else (),
+    )
+    with torch.device("meta"):
+        model = build_model(config)
+    upsampling, last, filters = _filters(source.path, given, model, tasks)
+    config = replace(config, upsampling=upsampling, last_upsampling=last)
+
+    found = {f"head.{name}": tensor for name, tensor in (scores | filters).items()}
+    for modality, trunk in model.trunks.items():
+        prefix = f"backbone.{modality}." if modality else "backbone."
+        found |= {prefix + name: tensor for name, tensor in _take_trunk(given, trunk, modality).items()}
+    return config, found | given  # What is left over is unexpected.
+
+
+def _take_trunk(given: Tensors, trunk: Net, suffix: str) -> Tensors:
+    taken = {}
+    for name, wanted in trunk.state_dict().items():
+        layer, _, part = name.rpartition(".")
+        theirs = f"{layer}{suffix}.{part}"
+        if theirs in given:
+            taken[name] = _fitted(given.pop(theirs), wanted)
+    return taken
+
+
+def _scores(
+    given: Tensors, names: Sequence[str], modalities: Sequence[str], tasks: Sequence[str]
+) -> tuple[Tensors, list[int]]:
+    """Scoring layers, those of tasks one after the other, those of modalities joined and averaged; classes of tasks."""
+    scores: Tensors = {}
+    sizes = [0] * max(1, len(tasks))
+    for name in names:
+        parts: dict[str, list[Tensor]] = {"weight": [], "bias": []}
+        for index, task in enumerate(tasks or [""]):
+            for part, found in parts.items():
+                keys = [f"{name}{task}{modality}.{part}" for modality in modalities or [""]]
+                tensors = [given.pop(key) for key in keys if key in given]
+                if len(tensors) != len(keys):
+                    continue
+                sizes[index] = len(tensors[0])
+                mean = [tensor / len(tensors) for tensor in tensors] if len(tensors) > 1 else tensors
+                if part == "bias":
+                    found.append(sum(mean[1:], mean[0]))
+                else:
+                    weights = [t.reshape(len(t), -1, 1, 1) if t.dim() == 2 else t for t in mean]
+                    found.append(torch.cat(weights, 1))
+        scores |= {f"{name}.{part}": torch.cat(found) for part, found in parts.items() if len(found) == len(sizes)}
+    return scores, sizes
+
+
+def _in_channels(given: Tensors, name: str) -> int:
+    return given[name].shape[1] if name in given and given[name].dim() == 4 else 3
+
+
+def _is_at_once(source: Source, given: Tensors, stride: int, at_once: bool | None) -> bool:
+    scales = {16: given.pop("scale_pool4.weight", None), 8: given.pop("scale_pool3.weight", None)}
+    for at, scale in scales.items():
+        if scale is not None and not torch.allclose(scale, torch.tensor(AT_ONCE_SCALES[at])):
+            raise ValueError(f"{source.path}: skips of stride {at} are scaled by {scale.flatten()[0]:g}, ...")
+    known = source.at_once if stride == 8 else False
+    if known is None and at_once is None:
+        raise ValueError(
+            f"{source.path}: nothing in this file tells FCN-8s trained in stages from FCN-8s trained at once, whose "
+            "skips are scaled; say which: at_once (--at-once or --no-at-once)"
+        )
+    if None not in (known, at_once) and known != at_once:
+        raise ValueError(f"{source.path}: at_once is {at_once}, but this file is {'' if known else 'not '}of that kind")
+    return bool(known if at_once is None else at_once)
+
+
+def _filters(path: Path, given: Tensors, model: FCN, tasks: Sequence[str]) -> tuple[Filter, Filter, Tensors]:
+    """The kinds of upsampling between streams and onto the image, and the weights of those that are not fixed."""
+    kinds: dict[str, Filter] = {}
+    filters: Tensors = {}
+    head = model.head
+    for name in (*head.fusions, head.last):
+        parts = [given.pop(key) for key in (f"{name}{task}.weight" for task in tasks or [""]) if key in given]
+        kernel_size = head.upsample(name).geometry.layer.kernel_size
+        kinds[name] = "fixed"
+        for part in parts:
+            kind = _kind(path, name, part, kernel_size)
+            kinds[name] = max(kinds[name], kind, key=FILTERS.index)
+        if kinds[name] == "dense" and tasks:
+            raise ValueError(f"{path}: {name} mixes the classes of a task, which networks of several tasks do not here")
+        if parts and tasks:
+            parts = [_as_kind(part, "diagonal") for part in parts]
+        if parts:
+            filters[f"{name}.weight"] = torch.cat(parts)
+    between: Filter = max((kinds[name] for name in head.fusions), key=FILTERS.index, default="fixed")
+    result: Tensors = {}
+    for name in (*head.fusions, head.last):
+        kind = between if name in head.fusions else kinds[name]
+        if kind != "fixed" and f"{name}.weight" in filters:
+            result[f"{name}.weight"] = _as_kind(filters[f"{name}.weight"], kind)
+    return between, kinds[head.last], result
+
+
+def _kind(path: Path, name: str, weight: Tensor, kernel_size: int) -> Filter:
+    """Of a filter ``[C, C, k, k]`` or ``[C, 1, k, k]``."""
+    if weight.dim() != 4 or weight.shape[2:] != (kernel_size, kernel_size) or weight.shape[1] not in (1, len(weight)):
+        wanted = f"(classes, classes, {kernel_size}, {kernel_size})"
+        raise ValueError(f"{path}: the tensors do not fit: {name}.weight is {tuple(weight.shape)} instead of {wanted}")
+    diagonal = _as_kind(weight, "diagonal")
+    if weight.shape[1] > 1 and not torch.equal(_as_kind(diagonal, "dense"), weight):
+        return "dense"
+    bilinear = bilinear_kernel(kernel_size).expand_as(diagonal)
+    return "fixed" if torch.allclose(diagonal, bilinear, rtol=0, atol=1e-6) else "diagonal"
+
+
+def _as_kind(weight: Tensor, kind: Filter) -> Tensor:
+    if kind == "diagonal" and weight.shape[1] > 1:
+        return weight.diagonal().permute(2, 0, 1)[:, None].contiguous()
+    if kind == "dense" and weight.shape[1] == 1:
+        return torch.eye(len(weight))[:, :, None, None] * weight
+    return weight
+
+
+def _preprocessing(source: Source, channels: int, mean: Sequence[float] | None) -> Preprocessing:
+    if mean is None and channels == source.preprocessing.channels:
+        return source.preprocessing
+    if mean is None or len(mean) != channels:
+        given = "none" if mean is None else f"{len(mean)}"
+        raise ValueError(
+            f"{source.path}: the network takes {channels} channels; mean needs as many values, got {given}"
+        )
+    preprocessing = source.preprocessing
+    std = (*preprocessing.std, *[1.0] * channels)[:channels]
+    return replace(preprocessing, mean=tuple(float(value) for value in mean), std=std)

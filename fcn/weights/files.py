@@ -1,0 +1,123 @@
+"""This program's weight files: safetensors that carry, as JSON in their header, everything needed to use them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from ..models import FCN, ModelConfig, build_model
+from ..preprocessing import Preprocessing
+from .tensors import check_tensors, read_safetensors
+
+FORMAT = "fcn-weights-1"
+# All of the header is under one key: safetensors writes several in random order, and equal networks give equal files.
+METADATA_KEY = "fcn"
+
+
+@dataclass
+class Weights:
+    """A network ready for use, and what its inputs and outputs mean."""
+
+    model: FCN
+    classes: list[str]
+    palette: list[tuple[int, int, int]]
+    preprocessing: Preprocessing
+    extra: dict[str, str]
+
+
+def save_weights(
+    path: str | os.PathLike[str],
+    model: FCN,
+    *,
+    classes: Sequence[str],
+    palette: Sequence[tuple[int, int, int]],
+    preprocessing: Preprocessing,
+    extra: Mapping[str, str] | None = None,
+) -> None:
+    """Writes ``model`` to ``path``, whole or not at all; folders are made as needed. Equal networks give equal files.
+
+    ``classes`` and ``palette`` (RGB, 0 to 255) have one entry per class; ``extra`` is kept as it is. ``ValueError``
+    where they do not fit the model.
+    """
+    path = Path(path)
+    header = _Header(model.config, list(classes), [(r, g, b) for r, g, b in palette], preprocessing, dict(extra or {}))
+    header.check()
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(tensors, partial, metadata={METADATA_KEY: header.to_json()})
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_weights(path: str | os.PathLike[str]) -> Weights:
+    """Reads a file of ``save_weights``; the model is on the CPU and in evaluation mode.
+
+    Raises ``FileNotFoundError``, or ``ValueError`` naming the file and what is wrong with it. Nothing is unpickled.
+    """
+    path = Path(path)
+    metadata, tensors = read_safetensors(path)
+    if METADATA_KEY not in metadata:
+        raise ValueError(f"{path}: not a weight file of this program: it has no {METADATA_KEY!r} in its header")
+    try:
+        header = _Header.from_json(metadata[METADATA_KEY])
+        header.check()
+        # No memory, no random numbers: every parameter comes from the file.
+        with torch.device("meta"):
+            model = build_model(header.model)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: damaged header: {type(error).__name__}: {error}") from error
+    check_tensors(path, tensors, model.state_dict())
+    model.load_state_dict(tensors, assign=True)
+    return Weights(model.eval(), header.classes, header.palette, header.preprocessing, header.extra)
+
+
+@dataclass(frozen=True)
+class _Header:
+    model: ModelConfig
+    classes: list[str]
+    palette: list[tuple[int, int, int]]
+    preprocessing: Preprocessing
+    extra: dict[str, str]
+
+    def check(self) -> None:
+        count = self.model.classes
+        if len(self.classes) != count or len(self.palette) != count:
+            given = f"{len(self.classes)} names and {len(self.palette)} colors"
+            raise ValueError(f"the network has {count} classes, but {given} are given")
+        for color in self.palette:
+            if not all(isinstance(value, int) and 0 <= value <= 255 for value in color):
+                raise ValueError(f"colors are three whole numbers from 0 to 255, got {color}")
+        channels = self.model.in_channels * max(1, len(self.model.modalities))
+        if self.preprocessing.channels != channels:
+            raise ValueError(
+                f"the network takes {channels} channels and its preprocessing gives {self.preprocessing.channels}"
+            )
+
+    def to_json(self) -> str:
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> _Header:
+        fields: dict[str, Any] = json.loads(text)
+        if fields["format"] != FORMAT:
+            raise ValueError(f"its format is {fields['format']!r}, this program reads {FORMAT!r}")
+        options = fields["preprocessing"]
+        options.update(mean=tuple(options["mean"]), std=tuple(options["std"]))
+        return cls(
+            ModelConfig(**fields["model"]),
+            [str(name) for name in fields["classes"]],
+            [(r, g, b) for r, g, b in fields["palette"]],
+            Preprocessing(**options),
+            {str(key): str(value) for key, value in fields["extra"].items()},
+        )
