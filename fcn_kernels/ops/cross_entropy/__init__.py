@@ -148,18 +148,18 @@ def _run(
     with_grad: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss (of each pixel for "none"); the gradient of the reduced loss, or empty; and, of backends whose gradient
-    waits for backward, what makes the gradient of the sum that of the mean: 1 / sum of weights, or 0 if they are none.
+    """The loss (of each pixel for "none"), the gradient of the reduced loss, and what makes the gradient of the sum
+    that of the mean: 1 / sum of weights, or 0 if they are none. What is not made is empty: see ``_fake``.
     """
     loss, grad, scale = _fake(
         logits, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, with_grad, backend
     )
     if target.numel() == 0:
         return loss.zero_(), grad, scale.zero_()
+    wanted = {name: out for name, out in (("loss", loss), ("grad", grad), ("scale", scale)) if out.numel() > 0}
     implementation("cross_entropy", backend).cross_entropy(
-        logits, target, weight, pixel_weight, ignore_index, REDUCTIONS[reduction], label_smoothing,
-        loss, grad if with_grad else None, **({"scale": scale} if scale.numel() > 0 else {}),
-    )  # fmt: skip
+        logits, target, weight, pixel_weight, ignore_index, REDUCTIONS[reduction], label_smoothing, **wanted
+    )
     return loss, grad, scale
 
 
@@ -174,11 +174,14 @@ def _fake(
     with_grad: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    waits = backend != "cpu"  # then a gradient comes without the loss, and the loss with what backward needs
     shape = (logits.shape[0], logits.shape[2], logits.shape[3]) if REDUCTIONS[reduction] == "none" else ()
-    grad = torch.empty_like(logits) if with_grad else logits.new_empty((0,))
-    waits = backend != "cpu" and REDUCTIONS[reduction] == "mean"
-    return logits.new_empty(shape, dtype=dtype), grad, logits.new_empty(() if waits else (0,), dtype=dtype)
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return (
+        logits.new_empty((0,) if waits and with_grad else shape, dtype=dtype),
+        torch.empty_like(logits) if with_grad else logits.new_empty((0,)),
+        logits.new_empty(() if waits and not with_grad and REDUCTIONS[reduction] == "mean" else (0,), dtype=dtype),
+    )
 
 
 _forward = define_op(

@@ -18,7 +18,7 @@ def cross_entropy(
     reduction: str,
     label_smoothing: float,
     loss: Tensor,
-    grad: Tensor | None,
+    grad: Tensor | None = None,
 ) -> None:
     """Writes ``loss`` (of each pixel where ``reduction`` is "none") and, unless None, ``grad``."""
     sums = torch.float64 if logits.dtype == torch.float64 else torch.float32
