@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -35,13 +34,6 @@ def space_to_batch(x: Tensor, weight: Tensor, dilation: tuple[int, int], padding
                 x[:, :, i :: dilation[0], j :: dilation[1]], weight
             )
     return out
-
-
-@pytest.fixture(autouse=True)
-def no_tf32() -> Iterator[None]:
-    before, torch.backends.cudnn.conv.fp32_precision = torch.backends.cudnn.conv.fp32_precision, "ieee"
-    yield
-    torch.backends.cudnn.conv.fp32_precision = before
 
 
 @given(data=st.data())

@@ -20,15 +20,15 @@ def cross_entropy(
     ignore_index: int,
     reduction: str,
     label_smoothing: float,
-    loss: Tensor,
-    grad: Tensor | None,
+    loss: Tensor | None = None,
+    grad: Tensor | None = None,
     scale: Tensor | None = None,
 ) -> None:
     """Writes ``loss`` (of each pixel where ``reduction`` is "none"), the gradient of its sum into ``grad``, and
     1 / sum of weights (0 where they are 0) into ``scale``: each unless it is None."""
     weight = None if weight is None else weight.detach().float().contiguous()
     pixel_weight = None if pixel_weight is None else pixel_weight.detach().float()
-    reduced = reduction != "none"
+    reduced = loss is not None and reduction != "none"
     sums = logits.new_empty((2, MOST_BLOCKS), dtype=torch.float32) if reduced else None
     CUDA.cross_entropy(
         pointer(logits),
@@ -36,8 +36,8 @@ def cross_entropy(
         optional_pointer(weight),
         optional_pointer(pixel_weight),
         optional_pointer(grad),
-        None if reduced else pointer(loss),
-        pointer(loss) if reduced else None,
+        optional_pointer(None if reduced else loss),
+        optional_pointer(loss if reduced else None),
         optional_pointer(scale),
         optional_pointer(sums),
         MOST_BLOCKS,

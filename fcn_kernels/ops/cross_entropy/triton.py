@@ -259,7 +259,7 @@ def cross_entropy(
 
 
 def _pixels_heuristic(
-    dtype: str, size: int, CHANNELS_LAST: bool, SMOOTH: bool, CHUNKED: bool, CLASSES: int, **key: Any  # noqa: N803
+    dtype: str, size: int, CHANNELS_LAST: bool, SMOOTH: bool, CHUNKED: bool, CLASSES: int, **key: Any
 ) -> Config:  # fmt: skip
     """A thread holds 64 logits; 128 in float32 and NCHW, where it then reads 16 bytes at a time and has whole pixels;
     fewer where a loop needs registers as well. Small maps take small tiles, so that there are some hundreds of them.

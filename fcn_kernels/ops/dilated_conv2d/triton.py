@@ -14,6 +14,7 @@ from torch import Tensor
 from ...configs import Config, bucket, config
 from ...launch import CompileCase, is_wide, launch, record
 from ...layout import empty_map
+from .precision import tf32_allowed
 
 
 @triton.jit
@@ -142,7 +143,7 @@ def dilated_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, dilation: list[int], padding: list[int], relu: bool, out: Tensor
 ) -> None:
     """Writes ``out``. Float32 is computed in TF32 where PyTorch's convolutions are."""
-    outputs, inputs, kernel_height, kernel_width = weight.shape
+    _, inputs, kernel_height, kernel_width = weight.shape
     strides = {
         "weight_out": kernel_height * kernel_width * inputs, "weight_tap": inputs, "weight_in": 1, "first_tap": 0,
     }  # fmt: skip
@@ -199,7 +200,7 @@ def _launch_convolve(
     tiles = images * triton.cdiv(height, rows) * triton.cdiv(width, columns)
 
     def programs(constants: dict[str, Any]) -> int:
-        return tiles * triton.cdiv(out_channels, constants["OUT"])
+        return tiles * int(triton.cdiv(out_channels, constants["OUT"]))
 
     launch("dilated_conv2d", _convolve, programs, arguments, key, _convolve_heuristic, vectorised=bool(key["aligned"]))
 
@@ -241,7 +242,7 @@ def dilated_conv2d_backward_weight(
         arguments = {"parts": parts, "out": grad_weight, "count": count, "splits": splits}
 
         def programs(constants: dict[str, Any]) -> int:
-            return triton.cdiv(count, constants["BLOCK"])
+            return int(triton.cdiv(count, constants["BLOCK"]))
 
         launch("dilated_conv2d", _sum, programs, arguments, key, _sum_heuristic, vectorised=count % 16 == 0)
 
@@ -252,8 +253,7 @@ BLOCKS_OF_A_SPLIT = 8
 
 
 def _precision(dtype: torch.dtype) -> str:
-    """What PyTorch allows its own convolutions; other dtypes are exact in their products anyway."""
-    return "tf32" if dtype == torch.float32 and torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
+    return "tf32" if dtype == torch.float32 and tf32_allowed() else "ieee"
 
 
 def _geometry(taps: torch.Size, dilation: list[int], padding: list[int]) -> dict[str, int]:
@@ -291,7 +291,7 @@ def _rectangle(
     return rows, columns
 
 
-def _convolve_heuristic(dtype: str, size: int, inputs: int, outputs: int, PRECISION: str, **key: Any) -> Config:  # noqa: N803
+def _convolve_heuristic(dtype: str, size: int, inputs: int, outputs: int, PRECISION: str, **key: Any) -> Config:
     """Half precision and TF32 go to tensor cores, in tiles of 128 x 128 where that leaves enough of them."""
     out = 2 ** min(7, max(4, outputs))
     if dtype == "float32" and PRECISION == "ieee":
@@ -301,7 +301,7 @@ def _convolve_heuristic(dtype: str, size: int, inputs: int, outputs: int, PRECIS
     return {"PIXELS": pixels, "OUT": out, "IN": inner, "num_warps": 8 if pixels * out == 2**14 else 4, "num_stages": 3}
 
 
-def _weight_gradient_heuristic(dtype: str, inputs: int, outputs: int, PRECISION: str, **key: Any) -> Config:  # noqa: N803
+def _weight_gradient_heuristic(dtype: str, inputs: int, outputs: int, PRECISION: str, **key: Any) -> Config:
     limit = 6 if dtype == "float32" and PRECISION == "ieee" else 7
     out, inner = 2 ** min(limit, max(4, outputs)), 2 ** min(limit, max(4, inputs))
     pixels = 16 if limit == 6 else 32 if dtype == "float32" else 64
