@@ -13,6 +13,20 @@ namespace fcn {
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
 
+// Division of whole numbers in [0, 2^62), with a quotient below 2^31, by one that is known before a kernel starts.
+struct WideDivisor {
+    int64_t divisor;
+    double inverse;
+
+    WideDivisor() = default;
+    explicit WideDivisor(int64_t d) : divisor(d), inverse(1.0 / double(d)) {}
+
+    FCN_HD int64_t divide(int64_t n) const {
+        const int64_t estimate = int64_t(double(n) * inverse), rest = n - estimate * divisor;  // off by one at most
+        return estimate + (rest >= divisor) - (rest < 0);
+    }
+};
+
 // Consecutive pixels of one axis in one cell; pixel k lies at t + k * slope between the cell's two corners.
 struct Run {
     int first, count;
@@ -26,12 +40,13 @@ struct AxisPatches {
     static constexpr int kMaxPieces = 16;
 
     int64_t step, origin, denominator, first_cell, last_cell;
-    Divisor by_step, by_denominator, by_per_cell;
+    WideDivisor by_step, by_denominator;
+    Divisor by_per_cell;
     int size, input_size;
     int units, pieces, length;  // a unit's runs, and the pixels of a run, at most
     int per_cell;               // units of a cell; 0 where a unit is a pixel
     float slope, inverse;       // 1 / denominator
-    bool clamp, narrow;         // narrow: 32 bits are enough
+    bool clamp;
 
     AxisPatches() = default;
     AxisPatches(const Axis& axis, int64_t input, bool clamped, int longest_run)
@@ -42,10 +57,7 @@ struct AxisPatches {
         inverse = float(1.0 / double(denominator));
         first_cell = floor_div(origin, denominator);
         last_cell = floor_div(step * (size - 1) + origin, denominator);
-        const double extent = double(step) * size + double(origin < 0 ? -origin : origin) + 2 * double(denominator);
-        narrow = extent < 2147483648.0;
-        if (narrow && step > 0) by_step = Divisor(step);
-        if (narrow) by_denominator = Divisor(denominator);
+        by_step = WideDivisor(step > 0 ? step : 1), by_denominator = WideDivisor(denominator);
         if (step >= denominator) {
             units = size, pieces = length = 1, per_cell = 0;
         } else {
@@ -63,8 +75,7 @@ struct AxisPatches {
 
     FCN_HD int64_t cell_of_unit(int unit) const {
         if (per_cell > 0) return first_cell + by_per_cell.divide(uint32_t(unit));
-        const int64_t position = step * unit + origin - first_cell * denominator;
-        return first_cell + (narrow ? int64_t(by_denominator.divide(uint32_t(position))) : position / denominator);
+        return first_cell + by_denominator.divide(step * unit + origin - first_cell * denominator);
     }
 
     // The first pixel that lies in `cell` or beyond.
@@ -72,7 +83,7 @@ struct AxisPatches {
         const int64_t distance = cell * denominator - origin;
         if (cell <= first_cell || distance <= 0) return 0;
         if (cell > last_cell) return size;
-        return int(narrow ? int64_t(by_step.divide(uint32_t(distance + step - 1))) : (distance + step - 1) / step);
+        return int(by_step.divide(distance + step - 1));
     }
 
     FCN_HD Run run(int unit, int piece) const {

@@ -9,27 +9,9 @@
 namespace fcn {
 namespace {
 
-// What a block keeps in shared memory.
-struct BlockMemory {
-    float* corner_sums;  // [CornerSums::kFloats], only where there is a gradient
-    float* peaks;        // [slot row][slot column]
-    float2* sums;        // [kThreads / 32]
-
-    template <class S>
-    FCN_HD static int floats(const LossArgs<S>& a) {
-        const int peaks = a.rows.slots * a.columns.slots;
-        return (a.grad ? CornerSums::kFloats : 0) + (peaks + 1) / 2 * 2 + 2 * kThreads / 32;
-    }
-
-    template <class S>
-    FCN_D BlockMemory(const LossArgs<S>& a, float* memory)
-        : corner_sums(memory),
-          peaks(memory + (a.grad ? CornerSums::kFloats : 0)),
-          sums(reinterpret_cast<float2*>(peaks + (a.rows.slots * a.columns.slots + 1) / 2 * 2)) {}
-};
-
 // The block's sums, in a fixed order, to memory.
-FCN_D void write_sums(Sums mine, float2* per_warp, float2* out) {
+FCN_D void write_sums(Sums mine, float2* out) {
+    float2* const per_warp = BlockMemory::here().warp_sums;
     for (int distance = 16; distance > 0; distance /= 2) {
         mine.loss += __shfl_down_sync(~0u, mine.loss, distance);
         mine.weight += __shfl_down_sync(~0u, mine.weight, distance);
@@ -42,27 +24,22 @@ FCN_D void write_sums(Sums mine, float2* per_warp, float2* out) {
     *out = total;
 }
 
+// Two blocks of 128 registers a thread fit a multiprocessor.
 template <int K, int R, class S>
-__global__ void __launch_bounds__(kThreads) loss_kernel(const LossArgs<S> a) {
-    const BlockMemory memory(a, dynamic_shared<float>());
+__global__ void __launch_bounds__(kThreads, 2) loss_kernel(const LossArgs<S> a) {
     const Place place(a);
     const Patch patch(a, place);
     // All threads of the block agree on the path.
-    const bool geometric = find_peaks(a, place, kRange, memory.peaks) && !a.exact;
-    const Corners<S> corners(a, place, memory.peaks);
-    CornerSums corner_sums(a, place, memory.corner_sums);
-    CornerSums* gradient = a.grad ? &corner_sums : nullptr;
+    const bool geometric = find_peaks(a, place, kRange) && K > 1 && !a.exact;
+    const Corners<S> corners(a, place);
+    CornerSums<S> gradient(a, place);
     Sums sums;
-    if constexpr (K > 1) {
-        if (geometric) {
-            geometric_path<K, R>(a, place, patch, corners, gradient, sums);
-        } else {
-            exact_path<K>(a, place, patch, corners, R, gradient, sums);
-        }
+    if (geometric) {
+        if constexpr (K > 1) geometric_path<K, R>(a, patch, corners, gradient, sums);
     } else {
-        exact_path<K>(a, place, patch, corners, R, gradient, sums);
+        exact_path<K, R>(a, patch, corners, gradient, sums);
     }
-    write_sums(sums, memory.sums, a.sums + blockIdx.x);
+    write_sums(sums, a.sums + blockIdx.x);
 }
 
 // Gradients of the coarse pixels that several tiles feed, or none. A thread has a pixel and kFinishClasses classes.
@@ -122,7 +99,7 @@ __global__ void __launch_bounds__(kThreads) finish_kernel(const LossArgs<S> a, i
 
 template <class S>
 void launch_loss(const LossArgs<S>& a, const Plan& plan, cudaStream_t stream) {
-    const size_t shared = sizeof(float) * size_t(BlockMemory::floats(a));
+    const size_t shared = sizeof(BlockMemory) + sizeof(float) * size_t(a.rows.slots * a.columns.slots);
     const auto with = [&](auto* kernel) { launch(kernel, unsigned(plan.blocks), unsigned(plan.threads), shared, stream, a); };
     if (plan.k == 8 && plan.r == 8) return with(loss_kernel<8, 8, S>);
     if (plan.k == 8 && plan.r == 4) return with(loss_kernel<8, 4, S>);
@@ -137,6 +114,10 @@ void launch_loss(const LossArgs<S>& a, const Plan& plan, cudaStream_t stream) {
 template <class S>
 void upsample_cross_entropy(const UpsampleCrossEntropyArgs& args, const LossOutputs& outputs, cudaStream_t stream) {
     const Plan plan(args, outputs.rows_of_a_patch);
+    const Tensor& x = args.x;
+    if ((x.size[2] - 1) * x.stride[2] + (x.size[3] - 1) * x.stride[3] >= (int64_t(1) << 31)) {
+        throw std::invalid_argument("x: a class of an image spans 2^31 numbers or more");
+    }
     LossArgs<S> a;
     a.x = static_cast<const S*>(args.x.data);
     a.grad = static_cast<float*>(args.grad.data);
@@ -151,6 +132,8 @@ void upsample_cross_entropy(const UpsampleCrossEntropyArgs& args, const LossOutp
     a.hard = float(1 - args.label_smoothing), a.smoothing = float(args.label_smoothing / a.classes);
     a.exact = args.exact || a.pixel_loss;
     a.rows = plan.rows, a.columns = plan.columns;
+    a.cells = a.rows.tile * a.columns.tile, a.pieces = a.rows.pieces * a.columns.pieces;
+    a.by_cells = Divisor(a.cells);
     a.sums = static_cast<float2*>(outputs.workspace.data);
     a.corner_parts = reinterpret_cast<float*>(a.sums + plan.blocks);
     launch_loss(a, plan, stream);

@@ -22,9 +22,17 @@ FCN_D float log2_approx(float v) {
     asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(v));
     return result;
 }
+
+// v, of which the compiler knows nothing: what is computed from it stays where it is written. Else the compiler moves it out
+// of the loop over classes, where it holds registers for the sake of work that is rarely done.
+FCN_D int opaque(int v) {
+    asm volatile("" : "+r"(v));
+    return v;
+}
 #else
 FCN_D float exp2_approx(float v) { return exp2f(v); }
 FCN_D float log2_approx(float v) { return log2f(v); }
+FCN_D int opaque(int v) { return v; }
 #endif
 
 template <class S>
@@ -45,18 +53,35 @@ struct LossArgs {
     int images, classes;
     bool exact;
     TiledAxis rows, columns;
+    int cells, pieces;    // of a tile, nominally; of a cell
+    Divisor by_cells;
     float* corner_parts;  // [block][class][slot row][slot column]
     float2* sums;         // [block]: loss and weight
+};
+
+// A block's shared memory. What a thread needs rarely lies here, so that its registers hold sums over pixels.
+struct BlockMemory {
+    static constexpr int kClasses = 2;  // whose sums at corners are exchanged at a time
+
+    float* out[kThreads];  // see CornerSums
+    int place[kThreads];
+    int first_row[kThreads], row_count[kThreads], first_column[kThreads], column_count[kThreads];  // pixels of the patch
+    float smooth[4][kThreads];  // weights of the patch's pixels at the corners, where labels are smoothed
+    float2 warp_sums[kThreads / 32];
+    float corner_sums[2][kClasses][4][kThreads];  // two halves that take turns
+    // Behind it: float peaks[slot row][slot column], the largest class at each corner of the tile, in units of log 2.
+
+    FCN_D static BlockMemory& here() { return *dynamic_shared<BlockMemory>(); }
+    FCN_D float* peaks() { return reinterpret_cast<float*>(this + 1); }
 };
 
 // The block's tile, and this thread's place in it. Threads are numbered by piece, then by cell: neighbours read
 // neighbouring scores.
 struct Place {
     int image, tile_row, tile_column;
-    int cells, pieces;       // of a tile, nominally; of a cell
-    int piece, cell;         // this thread's
-    int row, column;         // its unit in the tile
-    int height, width;       // the tile's units
+    int piece, cell;    // this thread's
+    int row, column;    // its unit in the tile
+    int height, width;  // the tile's units
     bool active;
 
     template <class S>
@@ -65,38 +90,48 @@ struct Place {
         image = int(blockIdx.x / tiles);
         tile_row = int(tile / unsigned(a.columns.tiles));
         tile_column = int(tile) - tile_row * a.columns.tiles;
-        cells = a.rows.tile * a.columns.tile;
-        pieces = a.rows.pieces * a.columns.pieces;
-        piece = int(threadIdx.x) / cells;
-        cell = int(threadIdx.x) - piece * cells;
+        piece = int(a.by_cells.divide(threadIdx.x));
+        cell = int(threadIdx.x) - piece * a.cells;
         row = int(a.columns.by_tile.divide(uint32_t(cell)));
         column = cell - row * a.columns.tile;
         height = a.rows.units_in(tile_row);
         width = a.columns.units_in(tile_column);
-        active = piece < pieces && row < height && column < width;
+        active = piece < a.pieces && row < height && column < width;
     }
 };
 
 // This thread's pixels. An inactive thread has none.
 struct Patch {
-    Run row, column;
+    int image;
+    float t_row, t_column;  // where the first pixel lies in the cell
 
     template <class S>
-    FCN_D Patch(const LossArgs<S>& a, const Place& p) : row{0, 0, 0}, column{0, 0, 0} {
-        if (!p.active) return;
-        const int row_piece = p.piece / a.columns.pieces;
-        row = a.rows.run(p.tile_row * a.rows.tile + p.row, row_piece);
-        column = a.columns.run(p.tile_column * a.columns.tile + p.column, p.piece - row_piece * a.columns.pieces);
-        if (row.count == 0) column.count = 0;
+    FCN_D Patch(const LossArgs<S>& a, const Place& p) : image(p.image) {
+        Run row{0, 0, 0}, column{0, 0, 0};
+        if (p.active) {
+            const int row_piece = p.piece / a.columns.pieces;
+            row = a.rows.run(p.tile_row * a.rows.tile + p.row, row_piece);
+            column = a.columns.run(p.tile_column * a.columns.tile + p.column, p.piece - row_piece * a.columns.pieces);
+        }
+        t_row = row.t, t_column = column.t;
+        BlockMemory& memory = BlockMemory::here();
+        memory.first_row[threadIdx.x] = row.first, memory.row_count[threadIdx.x] = row.count;
+        memory.first_column[threadIdx.x] = column.first, memory.column_count[threadIdx.x] = row.count > 0 ? column.count : 0;
     }
+
+    FCN_D int first_row() const { return BlockMemory::here().first_row[threadIdx.x]; }
+    FCN_D int rows() const { return BlockMemory::here().row_count[threadIdx.x]; }
+    FCN_D int first_column() const { return BlockMemory::here().first_column[threadIdx.x]; }
+    FCN_D int columns() const { return BlockMemory::here().column_count[threadIdx.x]; }
 };
 
-// The largest class at each of the tile's corners, in units of log 2, into `peaks`: [slot row][slot column]. Returns
-// whether all scores of the tile are finite and above their peak less `range` nats.
+// Finds the peaks. Returns whether all scores of the tile are finite and above their peak less `range` nats.
 template <class S>
-FCN_D bool find_peaks(const LossArgs<S>& a, const Place& p, float range, float* peaks) {
+FCN_D bool find_peaks(const LossArgs<S>& a, const Place& p, float range) {
+    float* const peaks = BlockMemory::here().peaks();
     const int rows = a.rows.slots_in(p.tile_row), columns = a.columns.slots_in(p.tile_column);
     bool fits = true;
+#pragma unroll 1
     for (int i = int(threadIdx.x); i < rows * columns; i += int(blockDim.x)) {
         const int y = a.rows.corner(a.rows.cell_of_slot(p.tile_row, i / columns));
         const int x = a.columns.corner(a.columns.cell_of_slot(p.tile_column, i % columns));
@@ -104,6 +139,7 @@ FCN_D bool find_peaks(const LossArgs<S>& a, const Place& p, float range, float* 
         if (y >= 0 && x >= 0) {
             const S* at = a.x + p.image * a.x_stride[0] + y * a.x_stride[2] + x * a.x_stride[3];
             float least = peak = to_float(*at), poison = 0;
+#pragma unroll 1
             for (int c = 0; c < a.classes; ++c) {
                 const float v = to_float(at[c * a.x_stride[1]]);
                 peak = fmaxf(peak, v), least = fminf(least, v), poison = fmaf(v, 0, poison);
@@ -121,12 +157,14 @@ FCN_D bool find_peaks(const LossArgs<S>& a, const Place& p, float range, float* 
 // and no score is above 0.
 template <class S>
 struct Corners {
-    const S* at[4];
-    bool counts[4];
-    float peak[4];
+    const S* image;
     int64_t class_stride;
+    int offset[4];  // of class 0; negative where the border makes the score zero
+    float peak[4];
 
-    FCN_D Corners(const LossArgs<S>& a, const Place& p, const float* peaks) : class_stride(a.x_stride[1]) {
+    FCN_D Corners(const LossArgs<S>& a, const Place& p)
+        : image(a.x + p.image * a.x_stride[0]), class_stride(a.x_stride[1]) {
+        const float* const peaks = BlockMemory::here().peaks();
         const int stride = a.columns.slots_in(p.tile_column);
         const int slot_row = a.rows.shared() ? p.row : 2 * p.row, slot_column = a.columns.shared() ? p.column : 2 * p.column;
         const int64_t row = a.rows.cell_of_slot(p.tile_row, slot_row);
@@ -134,15 +172,16 @@ struct Corners {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const int y = a.rows.corner(row + i / 2), x = a.columns.corner(column + i % 2);
-            counts[i] = p.active && y >= 0 && x >= 0;
-            at[i] = a.x + (counts[i] ? p.image * a.x_stride[0] + y * a.x_stride[2] + x * a.x_stride[3] : 0);
-            peak[i] = p.active ? peaks[(slot_row + i / 2) * stride + slot_column + i % 2] : 0;
+            const bool counts = p.active && y >= 0 && x >= 0;
+            offset[i] = counts ? y * int(a.x_stride[2]) + x * int(a.x_stride[3]) : -1;
+            peak[i] = counts ? peaks[(slot_row + i / 2) * stride + slot_column + i % 2] : 0;
         }
     }
 
     FCN_D void read(int c, float (&v)[4]) const {
+        const S* plane = image + c * class_stride;
 #pragma unroll
-        for (int i = 0; i < 4; ++i) v[i] = counts[i] ? fmaf(to_float(at[i][c * class_stride]), kLog2E, -peak[i]) : 0.0f;
+        for (int i = 0; i < 4; ++i) v[i] = offset[i] >= 0 ? fmaf(to_float(plane[unsigned(offset[i])]), kLog2E, -peak[i]) : 0.0f;
     }
 };
 

@@ -1,5 +1,4 @@
-// The exact path: one exponential per pixel and class, relative to the pixel's own maximum, one row of the patch at a time.
-// For scores of any range, for values that are not finite, for any grid, and for the loss of each pixel.
+// The exact path: one exponential per pixel and class, relative to the pixel's own maximum. For scores of any range, for values that are not finite, for any grid, and for the loss of each pixel.
 #pragma once
 
 #include "cuda_corner_sums.h"
@@ -7,92 +6,104 @@
 
 namespace fcn {
 
-// Scores of a class along a row of pixels: at the left edge of the cell, and the difference to the right edge.
+// Scores of a class along a row of pixels, the first of which lies at t in the cell.
 struct RowScores {
-    float left, slope;
+    float first, step;
 
-    FCN_D RowScores(const float (&v)[4], float t_row) {
-        left = fmaf(t_row, v[2] - v[0], v[0]);
-        slope = fmaf(t_row, v[3] - v[1], v[1]) - left;
+    FCN_D RowScores(const float (&v)[4], float t_row, float t, float column_step) {
+        const float left = fmaf(t_row, v[2] - v[0], v[0]), slope = fmaf(t_row, v[3] - v[1], v[1]) - left;
+        first = fmaf(t, slope, left);
+        step = column_step * slope;
     }
-    FCN_D float at(float t) const { return fmaf(t, slope, left); }
+    FCN_D float at(int k) const { return fmaf(float(k), step, first); }
 };
 
-// `gradient` is null where none is wanted. rows: how many rows each thread's patch has at most.
+// Up to K pixels of a row, `count` of them, the first at pixel (y, x) and at (t_row, t) in its cell.
+struct Strip {
+    int y, x, count;
+    float t_row, t;
+};
+
+// `add`: the gradient's sums are added to those of an earlier strip.
 template <int K, class S>
-FCN_D void exact_path(const LossArgs<S>& a, const Place& place, const Patch& patch, const Corners<S>& corners, int rows,
-                      CornerSums* gradient, Sums& sums) {
-    const float total_smoothing = smoothing_total(a);
-    float t[K];
+FCN_D void exact_strip(const LossArgs<S>& a, int image, const Strip& strip, const Corners<S>& corners,
+                       float total_smoothing, CornerSums<S>& gradient, bool add, Sums& sums) {
+    const float column_step = a.columns.slope;
+    int label[K];
+    float peak[K], s[K], score[K], v[4];
+    read_labels<K>(a, image, strip.y, strip.x, strip.count, label);
 #pragma unroll
-    for (int k = 0; k < K; ++k) t[k] = fmaf(float(k), a.columns.slope, patch.column.t);
-    for (int row = 0; row < rows; ++row) {
-        const float t_row = fmaf(float(row), a.rows.slope, patch.row.t);
-        const int y = patch.row.first + row, count = row < patch.row.count ? patch.column.count : 0;
-        int label[K];
-        PixelWeights weight[K];
-        read_labels<K>(a, place.image, y, patch.column.first, count, label);
+    for (int k = 0; k < K; ++k) peak[k] = -INFINITY, s[k] = score[k] = 0;
+#pragma unroll 1
+    for (int c = 0; c < a.classes; ++c) {
+        corners.read(c, v);
+        const RowScores scores(v, strip.t_row, strip.t, column_step);
+#pragma unroll
+        for (int k = 0; k < K; ++k) peak[k] = fmaxf(peak[k], scores.at(k));
+    }
+    PixelWeights weight[K];
+#pragma unroll
+    for (int k = 0; k < K; ++k) weight[k] = weigh(a, label[k], image, strip.y, strip.x + k, sums);
+#pragma unroll 1
+    for (int c = 0; c < a.classes; ++c) {
+        corners.read(c, v);
+        const RowScores scores(v, strip.t_row, strip.t, column_step);
+        const float smoothing = a.smoothing * class_weight(a, c);
 #pragma unroll
         for (int k = 0; k < K; ++k) {
-            const float pixel = label[k] != kIgnored ? pixel_weight(a, place.image, y, patch.column.first + k) : 0.0f;
-            weight[k] = weigh(a, label[k], pixel);
-            sums.weight += weight[k].total;
+            s[k] += exp2_approx(scores.at(k) - peak[k]);
+            const float w = smoothing * weight[k].pixel + (label[k] == c ? weight[k].hard : 0.0f);
+            if (w != 0) score[k] = fmaf(w, scores.at(k), score[k]);
         }
-
-        float peak[K], s[K], score[K], v[4];
+    }
 #pragma unroll
-        for (int k = 0; k < K; ++k) peak[k] = -INFINITY, s[k] = score[k] = 0;
-        for (int c = 0; c < a.classes; ++c) {
-            corners.read(c, v);
-            const RowScores scores(v, t_row);
-#pragma unroll
-            for (int k = 0; k < K; ++k) peak[k] = fmaxf(peak[k], scores.at(t[k]));
+    for (int k = 0; k < K; ++k) {
+        const float w = fmaf(total_smoothing, weight[k].pixel, weight[k].hard);
+        const float loss = w != 0 ? kLn2 * (w * (log2_approx(s[k]) + peak[k]) - score[k]) : 0.0f;
+        sums.loss += loss;
+        if (a.pixel_loss && k < strip.count) {
+            a.pixel_loss[(int64_t(image) * a.rows.size + strip.y) * a.columns.size + strip.x + k] = label[k] == kOutOfRange ? NAN : loss;
         }
-        for (int c = 0; c < a.classes; ++c) {
-            corners.read(c, v);
-            const RowScores scores(v, t_row);
-            const float smoothing = a.smoothing * class_weight(a, c);
+        s[k] = __fdividef(w, s[k]);
+    }
+    if (!a.grad) return;
+#pragma unroll 1
+    for (int first = 0; first < a.classes; first += CornerSums<S>::kClasses) {
+        const int classes = min(CornerSums<S>::kClasses, a.classes - first);
+#pragma unroll 1
+        for (int g = 0; g < classes; ++g) {
+            corners.read(first + g, v);
+            const RowScores scores(v, strip.t_row, strip.t, column_step);
+            const float smoothing = a.smoothing * class_weight(a, first + g);
+            float all = 0, right = 0;
 #pragma unroll
             for (int k = 0; k < K; ++k) {
-                const float here = scores.at(t[k]);
-                s[k] += exp2_approx(here - peak[k]);
-                const float w = smoothing * weight[k].pixel + (label[k] == c ? weight[k].hard : 0.0f);
-                if (w != 0) score[k] = fmaf(w, here, score[k]);
+                float p = s[k] != 0 ? s[k] * exp2_approx(scores.at(k) - peak[k]) : 0.0f;
+                p -= smoothing * weight[k].pixel + (label[k] == first + g ? weight[k].hard : 0.0f);
+                all += p;
+                right = fmaf(float(k), p, right);
             }
+            right = fmaf(column_step, right, strip.t * all);
+            const float left = all - right, lower_left = strip.t_row * left, lower_right = strip.t_row * right;
+            const float sum[4] = {left - lower_left, right - lower_right, lower_left, lower_right};
+            gradient.put(g, sum);
         }
-#pragma unroll
-        for (int k = 0; k < K; ++k) {
-            const float w = fmaf(total_smoothing, weight[k].pixel, weight[k].hard);
-            const float log_sum = log2_approx(s[k]) + peak[k];
-            const float loss = weight[k].loss + (weight[k].pixel != 0 ? kLn2 * (w * log_sum - score[k]) : 0.0f);
-            sums.loss += loss;
-            if (a.pixel_loss && k < count) {
-                const int64_t at = (int64_t(place.image) * a.rows.size + y) * a.columns.size + patch.column.first + k;
-                a.pixel_loss[at] = loss;
-            }
-            s[k] = w / s[k];
-        }
-        if (!gradient) continue;
-        for (int first = 0; first < a.classes; first += CornerSums::kClasses) {
-            const int classes = min(CornerSums::kClasses, a.classes - first);
-            for (int g = 0; g < classes; ++g) {
-                corners.read(first + g, v);
-                const RowScores scores(v, t_row);
-                const float smoothing = a.smoothing * class_weight(a, first + g);
-                float left = 0, right = 0;
-#pragma unroll
-                for (int k = 0; k < K; ++k) {
-                    float p = s[k] != 0 ? s[k] * exp2_approx(scores.at(t[k]) - peak[k]) : 0.0f;
-                    p -= smoothing * weight[k].pixel + (label[k] == first + g ? weight[k].hard : 0.0f);
-                    right = fmaf(t[k], p, right);
-                    left += p;
-                }
-                left -= right;
-                const float lower_left = t_row * left, lower_right = t_row * right;
-                const float sum[4] = {left - lower_left, right - lower_right, lower_left, lower_right};
-                gradient->put(g, sum);
-            }
-            gradient->flush(first, classes, row > 0);
+        gradient.flush(first, classes, add);
+    }
+}
+
+// Patches of up to R x K pixels, in strips: few registers, so that this path does not cost the other one threads.
+template <int K, int R, class S>
+FCN_D void exact_path(const LossArgs<S>& a, const Patch& patch, const Corners<S>& corners, CornerSums<S>& gradient, Sums& sums) {
+    constexpr int kStrip = K < 4 ? K : 4;
+    const float total_smoothing = smoothing_total(a);
+#pragma unroll 1
+    for (int row = 0; row < R; ++row) {
+#pragma unroll 1
+        for (int column = 0; column < K; column += kStrip) {
+            const Strip strip{patch.first_row() + row, patch.first_column() + column, row < patch.rows() ? patch.columns() - column : 0,
+                              fmaf(float(row), a.rows.slope, patch.t_row), fmaf(float(column), a.columns.slope, patch.t_column)};
+            exact_strip<kStrip>(a, patch.image, strip, corners, total_smoothing, gradient, row + column > 0, sums);
         }
     }
 }

@@ -21,10 +21,10 @@ struct Progression {
 
     FCN_D Progression(const float (&v)[4], const Patch& p, float column_step, float row_step) {
         const float upper = v[1] - v[0], lower = v[3] - v[2];
-        const float upper_first = fmaf(p.column.t, upper, v[0]), lower_first = fmaf(p.column.t, lower, v[2]);
+        const float upper_first = fmaf(p.t_column, upper, v[0]), lower_first = fmaf(p.t_column, lower, v[2]);
         const float down = lower_first - upper_first, twist = (lower - upper) * column_step;
-        first = exp2_approx(fmaf(p.row.t, down, upper_first));
-        column = exp2_approx(fmaf(p.row.t, twist, upper * column_step));
+        first = exp2_approx(fmaf(p.t_row, down, upper_first));
+        column = exp2_approx(fmaf(p.t_row, twist, upper * column_step));
         row = exp2_approx(down * row_step);
         both = exp2_approx(twist * row_step);
     }
@@ -72,9 +72,9 @@ FCN_D void sum_gradient(const Progression& p, const Patch& patch, float column_s
     s *= p.first, s_column *= p.first;
     const float down = p.first * p.row;  // the derivatives lack one factor
     s_row *= down, s_both *= down;
-    const float column = fmaf(column_step, s_column, patch.column.t * s);  // weighted by the position in the cell
-    const float below = fmaf(row_step, s_row, patch.row.t * s);
-    const float both = fmaf(patch.row.t, column, row_step * fmaf(column_step, s_both, patch.column.t * s_row));
+    const float column = fmaf(column_step, s_column, patch.t_column * s);  // weighted by the position in the cell
+    const float below = fmaf(row_step, s_row, patch.t_row * s);
+    const float both = fmaf(patch.t_row, column, row_step * fmaf(column_step, s_both, patch.t_column * s_row));
     corner[0] = s - column - below + both;
     corner[1] = column - both;
     corner[2] = below - both;
@@ -85,14 +85,13 @@ FCN_D void sum_gradient(const Progression& p, const Patch& patch, float column_s
 struct PatchLabels {
     int only;          // the one label of all pixels, of equal weight; or -1
     unsigned present;  // bit c % 32: whether a pixel may have class c
-    float smooth[4];   // the pixels' weights at the corners, where labels are smoothed
 };
 
 // Weights at the corners of pixels of the patch that are `count` rows by `columns`, each of weight 1.
 FCN_D void corner_weights(const Patch& p, float column_step, float row_step, float (&w)[4]) {
-    const float columns = float(p.column.count), rows = float(p.row.count);
-    const float right = columns * fmaf(0.5f * (columns - 1), column_step, p.column.t), left = columns - right;
-    const float lower = rows * fmaf(0.5f * (rows - 1), row_step, p.row.t), upper = rows - lower;
+    const float columns = float(p.columns()), rows = float(p.rows());
+    const float right = columns * fmaf(0.5f * (columns - 1), column_step, p.t_column), left = columns - right;
+    const float lower = rows * fmaf(0.5f * (rows - 1), row_step, p.t_row), upper = rows - lower;
     w[0] = upper * left, w[1] = upper * right, w[2] = lower * left, w[3] = lower * right;
 }
 
@@ -103,71 +102,112 @@ FCN_D void add_pixel(float weight, float t_row, float t_column, float (&w)[4]) {
     w[3] = fmaf(lower, t_column, w[3]), w[2] += fmaf(-lower, t_column, lower);
 }
 
+// What labels say about the pixels of a patch, row by row.
+struct LabelScan {
+    int least, greatest, counted;
+    unsigned present;
+    float smooth[4];  // see BlockMemory
+};
+
+// Weights of the log-sum-exp of a row's pixels, all that count weighing 1.
+template <int K, class S>
+FCN_D void count_row(const LossArgs<S>& a, const Patch& patch, int row, LabelScan& scan, float (&w)[K]) {
+    int label[K];
+    const int count = row < patch.rows() ? patch.columns() : 0;
+    read_labels<K>(a, patch.image, patch.first_row() + row, patch.first_column(), count, label);
+#pragma unroll
+    for (int k = 0; k < K; ++k) {
+        w[k] = label[k] >= 0 ? 1.0f : 0.0f;
+        if (label[k] >= 0) scan.present |= 1u << (label[k] & 31), ++scan.counted;
+        if (k < count) scan.least = min(scan.least, label[k]), scan.greatest = max(scan.greatest, label[k]);
+    }
+}
+
+// The same for weighted pixels and smoothed labels: one pixel after the other, by way of shared memory.
+template <int K, class S>
+FCN_D void weigh_row(const LossArgs<S>& a, const Patch& patch, int row, float total_smoothing, LabelScan& scan, float (&w)[K], Sums& sums) {
+    static_assert(K <= sizeof(BlockMemory::corner_sums) / (sizeof(float) * kThreads));
+    float* const weights = BlockMemory::here().corner_sums[0][0][0] + threadIdx.x;  // nobody else uses this thread's column
+    const int y = patch.first_row() + row, x = patch.first_column(), count = row < patch.rows() ? patch.columns() : 0;
+    with_labels(a, patch.image, y, x, [&](const auto* labels) {
+#pragma unroll 1
+        for (int k = 0; k < K; ++k, labels += a.target_stride[2]) {
+            const int label = k < count ? checked_label(a, *labels) : kIgnored;
+            const PixelWeights weight = weigh(a, label, patch.image, y, x + k, sums);
+            weights[k * kThreads] = fmaf(total_smoothing, weight.pixel, weight.hard);
+            if (label >= 0) scan.present |= 1u << (label & 31);
+            if (k < count) scan.least = min(scan.least, label), scan.greatest = max(scan.greatest, label);
+            if (a.smoothing != 0) {
+                add_pixel(weight.pixel, fmaf(float(row), a.rows.slope, patch.t_row), fmaf(float(k), a.columns.slope, patch.t_column),
+                          scan.smooth);
+            }
+        }
+    });
+#pragma unroll
+    for (int k = 0; k < K; ++k) w[k] = weights[k * kThreads];
+}
+
 // From sums of exponentials to the factors that turn exponentials into gradients, weight / sum; counts log-sum-exp.
 template <int K, int R, class S>
-FCN_D PatchLabels normalise(const LossArgs<S>& a, const Place& place, const Patch& patch, float (&sum)[R][K], Sums& sums) {
-    PatchLabels labels{-1, 0, {0, 0, 0, 0}};
+FCN_D PatchLabels normalise(const LossArgs<S>& a, const Patch& patch, float (&sum)[R][K], Sums& sums) {
+    const bool plain = !a.class_weight && !a.pixel_weight && a.smoothing == 0;
     const float total_smoothing = smoothing_total(a);
+    LabelScan scan{a.classes, -1, 0, 0, {0, 0, 0, 0}};
     float logs = 0;
-    int least = a.classes, greatest = -1;
 #pragma unroll
     for (int row = 0; row < R; ++row) {
-        int label[K];
-        const int y = patch.row.first + row, count = row < patch.row.count ? patch.column.count : 0;
-        read_labels<K>(a, place.image, y, patch.column.first, count, label);
+        float w[K];
+        if (plain) {
+            count_row<K>(a, patch, row, scan, w);
+        } else {
+            weigh_row<K>(a, patch, row, total_smoothing, scan, w, sums);
+        }
 #pragma unroll
         for (int k = 0; k < K; ++k) {
-            const float pixel = label[k] != kIgnored ? pixel_weight(a, place.image, y, patch.column.first + k) : 0.0f;
-            const PixelWeights weight = weigh(a, label[k], pixel);
-            const float w = fmaf(total_smoothing, weight.pixel, weight.hard);
-            sums.weight += weight.total;
-            sums.loss += weight.loss;
-            logs += w != 0 ? w * log2_approx(sum[row][k]) : 0.0f;
-            sum[row][k] = w != 0 ? __fdividef(w, sum[row][k]) : 0.0f;
-            if (k < count) least = min(least, label[k]), greatest = max(greatest, label[k]);
-            if (weight.hard != 0) labels.present |= 1u << (label[k] & 31);
-            if (a.smoothing != 0) {
-                add_pixel(weight.pixel, fmaf(float(row), a.rows.slope, patch.row.t),
-                          fmaf(float(k), a.columns.slope, patch.column.t), labels.smooth);
-            }
+            logs += w[k] != 0 ? w[k] * log2_approx(sum[row][k]) : 0.0f;
+            sum[row][k] = w[k] != 0 ? __fdividef(w[k], sum[row][k]) : 0.0f;
         }
     }
     sums.loss = fmaf(kLn2, logs, sums.loss);
-    if (least == greatest && !a.pixel_weight) labels.only = least;
-    return labels;
+    sums.weight += float(scan.counted);
+    if (plain && scan.least == kOutOfRange) sums.loss = NAN;
+    if (a.smoothing != 0) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) BlockMemory::here().smooth[i][threadIdx.x] = scan.smooth[i];
+    }
+    return {scan.least == scan.greatest && !a.pixel_weight ? scan.least : -1, scan.present};
 }
 
-// The weights at the corners of the pixels with label c.
-template <int K, int R, class S>
-FCN_D void label_weights(const LossArgs<S>& a, const Place& place, const Patch& patch, const PatchLabels& labels, int c,
-                         float (&w)[4]) {
+// The weights at the corners that the pixels' labels give to class c.
+template <class S>
+FCN_D void label_weights(const LossArgs<S>& a, const Patch& patch, const PatchLabels& labels, int c, float (&w)[4]) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) w[i] = 0;
-    if (!(labels.present >> (c & 31) & 1)) return;
-    if (labels.only >= 0) {
-        if (labels.only == c) corner_weights(patch, a.columns.slope, a.rows.slope, w);
-    } else {
-        for (int row = 0; row < patch.row.count; ++row) {
-            int label[K];
-            const int y = patch.row.first + row;
-            read_labels<K>(a, place.image, y, patch.column.first, patch.column.count, label);
-#pragma unroll
-            for (int k = 0; k < K; ++k) {
-                if (label[k] != c) continue;
-                add_pixel(pixel_weight(a, place.image, y, patch.column.first + k), fmaf(float(row), a.rows.slope, patch.row.t),
-                          fmaf(float(k), a.columns.slope, patch.column.t), w);
+    if (labels.only == c) {
+        corner_weights(patch, a.columns.slope, a.rows.slope, w);
+    } else if (labels.only < 0 && (labels.present >> (c & 31) & 1) && c != a.ignore_index) {
+        with_labels(a, patch.image, patch.first_row(), patch.first_column(), [&](const auto* labels_of_row) {
+#pragma unroll 1
+            for (int row = 0; row < patch.rows(); ++row, labels_of_row += a.target_stride[1]) {
+#pragma unroll 1
+                for (int k = 0; k < patch.columns(); ++k) {
+                    if (int64_t(labels_of_row[k * a.target_stride[2]]) != c) continue;
+                    const float given = given_weight(a, patch.image, patch.first_row() + row, patch.first_column() + k);
+                    add_pixel(given, fmaf(float(row), a.rows.slope, patch.t_row), fmaf(float(k), a.columns.slope, patch.t_column), w);
+                }
             }
-        }
+        });
     }
-    const float hard = a.hard * class_weight(a, c);
+    const float hard = a.hard * class_weight(a, c), smoothing = a.smoothing * class_weight(a, c);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) w[i] *= hard;
+    for (int i = 0; i < 4; ++i) {
+        w[i] *= hard;
+        if (a.smoothing != 0) w[i] = fmaf(smoothing, BlockMemory::here().smooth[i][threadIdx.x], w[i]);
+    }
 }
 
-// `gradient` is null where none is wanted.
 template <int K, int R, class S>
-FCN_D void geometric_path(const LossArgs<S>& a, const Place& place, const Patch& patch, const Corners<S>& corners,
-                          CornerSums* gradient, Sums& sums) {
+FCN_D void geometric_path(const LossArgs<S>& a, const Patch& patch, const Corners<S>& corners, CornerSums<S>& gradient, Sums& sums) {
     const float column_step = a.columns.slope, row_step = a.rows.slope;
     float factor[R][K], v[4];  // first the sums of exponentials
 #pragma unroll
@@ -175,34 +215,35 @@ FCN_D void geometric_path(const LossArgs<S>& a, const Place& place, const Patch&
 #pragma unroll
         for (int k = 0; k < K; ++k) factor[row][k] = 0;
     }
+#pragma unroll 1
     for (int c = 0; c < a.classes; ++c) {
         corners.read(c, v);
         add_exponentials<K, R>(Progression(v, patch, column_step, row_step), factor);
     }
-    const PatchLabels labels = normalise<K, R>(a, place, patch, factor, sums);
+    const PatchLabels labels = normalise<K, R>(a, patch, factor, sums);
     float score = 0;  // <scores, T>
-    for (int first = 0; first < a.classes; first += CornerSums::kClasses) {
-        const int classes = min(CornerSums::kClasses, a.classes - first);
+#pragma unroll 1
+    for (int first = 0; first < a.classes; first += CornerSums<S>::kClasses) {
+        const int classes = min(CornerSums<S>::kClasses, a.classes - first);
+#pragma unroll 1
         for (int g = 0; g < classes; ++g) {
             const int c = first + g;
-            if (!gradient && a.smoothing == 0 && !(labels.present >> (c & 31) & 1)) continue;
-            float w[4];
-            corners.read(c, v);
-            label_weights<K, R>(a, place, patch, labels, c, w);
-            const float smoothing = a.smoothing * class_weight(a, c);
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                w[i] = fmaf(smoothing, labels.smooth[i], w[i]);
-                score = fmaf(w[i], v[i], score);
+            float sum[4] = {0, 0, 0, 0};
+            if (a.grad) {
+                corners.read(c, v);
+                sum_gradient<K, R>(Progression(v, patch, column_step, row_step), patch, column_step, row_step, factor, sum);
             }
-            if (!gradient) continue;
-            float sum[4];
-            sum_gradient<K, R>(Progression(v, patch, column_step, row_step), patch, column_step, row_step, factor, sum);
+            if (a.smoothing != 0 || (labels.present >> (c & 31) & 1)) {
+                float w[4];
+                label_weights(a, patch, labels, c, w);
+                corners.read(c, v);
 #pragma unroll
-            for (int i = 0; i < 4; ++i) sum[i] -= w[i];
-            gradient->put(g, sum);
+                for (int i = 0; i < 4; ++i) score = fmaf(w[i], v[i], score), sum[i] -= w[i];
+            }
+            if (!a.grad) continue;
+            gradient.put(g, sum);
         }
-        if (gradient) gradient->flush(first, classes, false);
+        if (a.grad) gradient.flush(first, classes, false);
     }
     sums.loss = fmaf(-kLn2, score, sums.loss);
 }

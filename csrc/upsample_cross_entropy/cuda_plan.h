@@ -34,9 +34,9 @@ struct Plan {
     int64_t corner_floats(int64_t classes) const { return blocks * classes * rows.slots * columns.slots; }
 
 private:
-    // Patches of all 8 rows do the least work; smaller ones keep more threads busy. Thresholds: a GPU has about 130
-    // multiprocessors, of 1024 threads with 64 registers each.
-    static int rows_for(int64_t patches) { return patches >= 200000 ? 8 : patches >= 50000 ? 4 : 2; }
+    // Patches of all 8 rows do the least work; smaller ones give more threads where there are few. A GPU of 130
+    // multiprocessors holds 67000 threads of 128 registers at a time. Not measured.
+    static int rows_for(int64_t patches) { return patches >= 32000 ? 8 : patches >= 8000 ? 4 : 2; }
 
     // The tile shape that costs the fewest threads, corners at the edges counted as well.
     void choose_tiles(const AxisPatches& down, const AxisPatches& across, int64_t images) {
