@@ -5,6 +5,7 @@ from .inference import Predictor
 from .metrics import Metrics, SegmentationMetrics, metrics_from_confusion
 from .models import FCN, ModelConfig, build_model, late_fusion
 from .preprocessing import Preprocessing
+from .rarefaction import rarefy, shift_and_stitch
 from .scores import Scores
 from .weights import Weights, convert, load_weights, save_weights
 
@@ -23,5 +24,7 @@ __all__ = [
     "late_fusion",
     "load_weights",
     "metrics_from_confusion",
+    "rarefy",
     "save_weights",
+    "shift_and_stitch",
 ]

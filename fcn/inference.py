@@ -131,7 +131,8 @@ def inference_trunk(
     finish: Callable[[nn.Module], Callable[..., Any]] = frozen if compile else lambda net: net
     padded = model.config.pad == "official" and model.config.architecture.official_padding is not None
     reuse = reuse_padding and padded and isinstance(model.backbone, Net)
-    run = ReusedPadding(backbone, finish) if reuse else finish(backbone)
+    # Each compiled network has weights of its own.
+    run = ReusedPadding(backbone, finish, sizes_kept=2 if compile else 8) if reuse else finish(backbone)
 
     def trunk(images: Tensor) -> Mapping[str, Tensor]:
         wanted = next(model.head.parameters()).dtype

@@ -20,24 +20,28 @@ from torch import Tensor, fx, nn
 
 from .graph import Window, trace, window_of
 
-SIZES_KEPT = 8
-
 
 class ReusedPadding:
     """``net`` as a function that computes what its padding makes only once for each size of image.
 
     Equal to ``net(images)`` but for rounding. A size is prepared when it comes the second time, which takes about as
-    long as ``net`` itself; the last eight are kept. What was prepared is dropped when a parameter or buffer of ``net``
-    changes (in place, or by another tensor in its place; writing through ``.data`` goes unnoticed). With gradients
-    enabled, under autocast or in training mode, ``net`` itself runs. ``finish`` is applied to each prepared network:
-    ``torch.compile``, for example. Raises ``ValueError`` for a network without a fixed graph of layers.
+    long as ``net`` itself; the ``sizes_kept`` used last are kept, the others forgotten. What was prepared is dropped
+    when a parameter or buffer of ``net`` changes (in place, or by another tensor in its place; writing through
+    ``.data`` goes unnoticed). With gradients enabled, under autocast or in training mode, ``net`` itself runs.
+    ``finish`` is applied to each prepared network: ``torch.compile``, for example. Raises ``ValueError`` for a network
+    without a fixed graph of layers.
     """
 
-    def __init__(self, net: nn.Module, finish: Callable[[nn.Module], Callable[..., Any]] = lambda net: net) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        finish: Callable[[nn.Module], Callable[..., Any]] = lambda net: net,
+        sizes_kept: int = 8,
+    ) -> None:
         traced = trace(net)
         for node in traced.graph.nodes:
             _window(traced, node)
-        self.net, self.finish = net, finish
+        self.net, self.finish, self.sizes_kept = net, finish, sizes_kept
         self._seen: set[Any] = set()
         self._prepared: dict[Any, Callable[..., Any]] = {}
         self._state: Any = None
@@ -59,8 +63,10 @@ class ReusedPadding:
                 return self.net(images)
             run = self.finish(prepare(self.net, images))
         self._prepared[key] = run  # The one used last comes last.
-        while len(self._prepared) > SIZES_KEPT:
-            self._prepared.pop(next(iter(self._prepared)), None)
+        while len(self._prepared) > self.sizes_kept:
+            oldest = next(iter(self._prepared))
+            self._prepared.pop(oldest, None)
+            self._seen.discard(oldest)
         return run(images)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fcn.models import ModelConfig, build_model
-from fcn.padding import SIZES_KEPT, ReusedPadding, prepare
+from fcn.padding import ReusedPadding, prepare
 
 
 class Taps(nn.Module):
@@ -131,7 +131,7 @@ def test_prepared_for_a_size_and_for_these_weights() -> None:
         prepared.append(net)
         return net
 
-    run = ReusedPadding(trunk, finish)
+    run = ReusedPadding(trunk, finish, sizes_kept=2)
     images = torch.randn(1, 3, 20, 30, dtype=torch.float64)
 
     def check(new: int) -> None:
@@ -148,9 +148,10 @@ def test_prepared_for_a_size_and_for_these_weights() -> None:
         check(1)
         trunk.load_state_dict({k: 2 * v for k, v in trunk.state_dict().items()})
         check(1)
-        for width in range(SIZES_KEPT):  # The least recent size makes room.
+        for width in range(2):  # The least recent size makes room, and must come twice again.
             run(images.new_zeros(1, 3, 20, 31 + width))
             run(images.new_zeros(1, 3, 20, 31 + width))
+        check(0)
         check(1)
     # With gradients, or in training, the network itself runs.
     images.requires_grad_(True)
