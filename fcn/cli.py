@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--compile",
         action="store_true",
-        help="compile the network for each size of image: half a minute or more each, then faster",
+        help="compile the network anew for each size of image; weights are baked in",
     )
     predict.set_defaults(run=_predict)
 

@@ -41,8 +41,8 @@ class Predictor:
     instructions for it (AMX, AVX512-BF16) if the labels of the first image agree with those of float32 (``AGREEMENT``);
     if not, a warning says so and float32 is used. ``note`` says what was chosen and why.
 
-    ``compile``: ``torch.compile`` with weights as constants. It takes half a minute or more for each size of image, so
-    it is for many images of few sizes; weights must not change afterwards. With ``pad="official"``, what follows from
+    ``compile``: ``torch.compile`` with weights as constants. It takes long, for each size of image anew, so it is for
+    many images of few sizes; weights must not change afterwards. With ``pad="official"``, what follows from
     the padding alone is computed once for each size of image in any case (``fcn.padding``).
     """
 
