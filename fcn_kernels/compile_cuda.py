@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -18,7 +19,16 @@ NUMBERS = ("float", "bfloat16", "float16")  # every source is compiled once for 
 
 @dataclass(frozen=True)
 class Resources:
-    """One kernel on one target. ``spills`` counts bytes stored and loaded, ``shared`` static bytes."""
+    """One kernel on one target.
+
+    Attributes:
+        kernel: its name with template arguments.
+        spills: bytes of registers stored to memory and loaded again.
+        stack: bytes of a thread's local memory, spilled registers included.
+        shared: bytes of a block's shared memory, as far as the compiler knows it.
+        load, store: bytes of the widest access to global memory by one instruction of one thread; 0 if there is none.
+        ptx: version of the intermediate language.
+    """
 
     operator: str
     kernel: str
@@ -27,6 +37,9 @@ class Resources:
     spills: int
     stack: int
     shared: int
+    load: int
+    store: int
+    ptx: str
 
 
 def nvcc() -> str | None:
@@ -68,16 +81,16 @@ def compile_kernels(
 
 
 def _compile(operator: str, number: str, targets: Sequence[str]) -> list[Resources]:
-    # Assembling what is device code alone: the host's half does not matter here.
     architectures = [f"-gencode=arch={target.replace('sm', 'compute')},code={target}" for target in targets]
-    command = [
-        str(nvcc()), "-std=c++17", "-O3", "-Xptxas", "-v", *architectures, f"-DFCN_NUMBER={number}",
-        "-fatbin", str(SOURCES / operator / "cuda.cu"), "-o", os.devnull,
-    ]  # fmt: skip
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        raise RuntimeError(f"{operator}/cuda.cu does not compile for {number}:\n{result.stderr[-4000:]}")
-    return parse(operator, result.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            str(nvcc()), "-std=c++17", "-O3", "-Xptxas", "-v", *architectures, f"-DFCN_NUMBER={number}", "--keep",
+            "--keep-dir", folder, "-fatbin", str(SOURCES / operator / "cuda.cu"), "-o", f"{folder}/kernels.fatbin",
+        ]  # fmt: skip
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            raise RuntimeError(f"{operator}/cuda.cu does not compile for {number}:\n{result.stderr[-4000:]}")
+        return parse(operator, result.stderr, [path.read_text() for path in Path(folder).glob("*.ptx")])
 
 
 _KERNEL = re.compile(
@@ -88,22 +101,42 @@ _KERNEL = re.compile(
 )
 
 
-def parse(operator: str, report: str) -> list[Resources]:
-    """The kernels that a report of ptxas (``-Xptxas -v``) speaks of."""
+def parse(operator: str, report: str, ptx: Sequence[str]) -> list[Resources]:
+    """The kernels that a report of the assembler (``-Xptxas -v``) speaks of; ``ptx`` is what it assembled."""
     found = list(_KERNEL.finditer(report))
     names = _demangle([match["name"] for match in found])
-    return [
-        Resources(
-            operator,
-            name,
-            match["target"],
-            int(match["registers"]),
-            int(match["stores"]) + int(match["loads"]),
-            int(match["stack"]),
-            int(shared[1]) if (shared := re.search(r"(\d+) bytes smem", match["rest"])) else 0,
+    codes = {_word(".target", code): code for code in ptx}
+    made = []
+    for match, name in zip(found, names, strict=True):
+        code = codes[match["target"]]
+        body = code.split(f".entry {match['name']}(", 1)[1].split(".entry ", 1)[0]
+        shared = re.search(r"(\d+) bytes smem", match["rest"])
+        made.append(
+            Resources(
+                operator,
+                name,
+                match["target"],
+                int(match["registers"]),
+                int(match["stores"]) + int(match["loads"]),
+                int(match["stack"]),
+                int(shared[1]) if shared else 0,
+                _widest(body, "ld"),
+                _widest(body, "st"),
+                _word(".version", code),
+            )
         )
-        for match, name in zip(found, names, strict=True)
-    ]
+    return made
+
+
+def _word(directive: str, ptx: str) -> str:
+    found = re.search(rf"^{re.escape(directive)} ([\w.]+)", ptx, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _widest(ptx: str, access: str) -> int:
+    """Bytes of the widest instruction of that kind to global memory."""
+    accesses = re.findall(rf"\b{access}\.global(?:\.nc)?(?:\.v(\d))?\.[bfsu](\d+)\b", ptx)
+    return max((int(count or 1) * int(bits) // 8 for count, bits in accesses), default=0)
 
 
 def _demangle(names: list[str]) -> list[str]:
@@ -111,6 +144,6 @@ def _demangle(names: list[str]) -> list[str]:
     tool = shutil.which("cu++filt") or shutil.which("c++filt")
     if tool is None or not names:
         return names
-    lines = subprocess.run([tool], input="\n".join(names), capture_output=True, text=True, check=True).stdout.split("\n")
-    plain = [re.sub(r"fcn::|\(anonymous namespace\)::|<unnamed>::|^void ", "", line) for line in lines[: len(names)]]
-    return [re.sub(r"\(.*", "", line.replace("(int)", "").replace("(bool)", "")) for line in plain]
+    said = subprocess.run([tool], input="\n".join(names), capture_output=True, text=True, check=True).stdout
+    said = re.sub(r"fcn::|\(anonymous namespace\)::|<unnamed>::|\(int\)|\(bool\)|^void ", "", said, flags=re.MULTILINE)
+    return [line.split("(")[0] for line in said.splitlines()]
