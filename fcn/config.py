@@ -63,7 +63,7 @@ class DataConfig:
 class NetworkConfig:
     """See ``fcn.models.ModelConfig``; the stride comes from the stages, the number of classes from the data.
 
-    pretrained: weights file of a torchvision VGG16 for the trunk.
+    pretrained: weights of the trunk: a classifier or FCN of Caffe, torchvision, pytorch-fcn or this program.
     """
 
     backbone: str = "vgg16"

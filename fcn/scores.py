@@ -15,7 +15,7 @@ class Scores:
     """Scores of a batch of images, kept at the network's own resolution.
 
     The loss and the labels are computed from ``coarse`` and ``grid``; the ``[N, C, H, W]`` scores of every pixel exist
-    only if ``logits`` is called.
+    only if ``logits`` is called. (Networks with a learned last upsampling make them: there ``coarse`` has full size.)
     """
 
     coarse: Tensor

@@ -174,7 +174,7 @@ def convolutionalize(
     """
     layers = list(classifier.layers)
     for index, layer in enumerate(layers):
-        if layer.kind == "avg_pool" and layer.padding == 0 and discard_average:
+        if layer.kind == "avg_pool" and discard_average:
             layer = replace(layer, kernel_size=1)
         if layer.kind == "linear":
             layer = replace(layer, kind="conv", padding=layer.kernel_size // 2 if padding == "same" else 0)

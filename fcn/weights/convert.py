@@ -21,7 +21,7 @@ from ..preprocessing import Preprocessing
 from .files import METADATA_KEY, Weights, load_weights
 from .layouts import suffixes
 from .sources import Source, read_source
-from .tensors import Tensors, check_tensors, read_safetensors
+from .tensors import Tensors, check_tensors, read_metadata
 
 FILTERS: tuple[Filter, ...] = ("fixed", "diagonal", "dense")
 """From the special to the general."""
@@ -103,7 +103,7 @@ def load_pretrained_backbone(model: FCN, path: str | os.PathLike[str]) -> None:
 
 def _trunk_of(path: Path) -> tuple[str, Tensors]:
     """The backbone's name and its tensors, without scores."""
-    if path.suffix == ".safetensors" and METADATA_KEY in read_safetensors(path)[0]:
+    if path.suffix == ".safetensors" and METADATA_KEY in read_metadata(path):
         weights = load_weights(path)
         if weights.model.config.modalities:
             raise ValueError(f"{path}: a network of several modalities, of which none is the trunk")

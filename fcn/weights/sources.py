@@ -14,7 +14,7 @@ from ..backbones import BACKBONES, Architecture
 from ..preprocessing import CAFFE_VGG, IMAGENET, Preprocessing
 from .files import METADATA_KEY
 from .layouts import Layout, layouts
-from .tensors import Tensors, check_tensors, read_safetensors, read_tensors
+from .tensors import Tensors, check_tensors, read_metadata, read_tensors
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Source:
 def read_source(path: Path) -> Source:
     """Raises ``FileNotFoundError``, or ``ValueError`` naming the file and why it holds no network known here."""
     tensors, arch = read_tensors(path)
-    if path.suffix == ".safetensors" and METADATA_KEY in read_safetensors(path)[0]:
+    if path.suffix == ".safetensors" and METADATA_KEY in read_metadata(path):
         raise ValueError(f"{path}: a weight file of this program already")
     published = _published(path)
     tensors = {name.replace(EARLY_FUSION, "."): t for name, t in tensors.items() if not name.startswith(AUXILIARY)}

@@ -49,12 +49,17 @@ def read_tensors(path: Path) -> tuple[Tensors, str]:
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], Tensors]:
     """The header's entries and the tensors."""
+    metadata = read_metadata(path)
+    return metadata, load_file(path)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The entries of a ``.safetensors`` file's header."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        return metadata, load_file(path)
+            return file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
 

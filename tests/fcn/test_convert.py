@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,17 @@ def test_pytorch_fcn(tmp_path: Path, name: str, stride: int, scales: Any, layout
     assert (config.pad, config.classes, config.at_once) == ("official", 3, "atonce" in name)
     assert (config.upsampling, config.last_upsampling) == ("fixed", "fixed")
     assert convert(path).preprocessing == CAFFE_VGG
+
+
+def test_checkpoints_written_before_numpy_2(tmp_path: Path) -> None:
+    state = published_state("vgg16", 32)
+    torch.save({"arch": "FCN32s", "model_state_dict": state, "best_mean_iu": np.float64(0.5)}, tmp_path / "new.pth")
+    with zipfile.ZipFile(tmp_path / "new.pth") as new, zipfile.ZipFile(tmp_path / "old.pth", "w") as old:
+        for name in new.namelist():
+            content = new.read(name)
+            old.writestr(name, content.replace(b"numpy._core", b"numpy.core") if name.endswith("data.pkl") else content)
+    assert (tmp_path / "old.pth").read_bytes().count(b"numpy.core.multiarray") == 1
+    assert_same_network(tmp_path / "old.pth", state, "vgg16", 32)
 
 
 def test_at_once_must_be_said_where_nothing_tells(tmp_path: Path) -> None:
