@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fcn_kernels import dilated_conv2d, rarefy
 from fcn_kernels.backend import implementation
-from tests.kernels.conftest import emulated
+from tests.kernels.conftest import emulated, runnable
 from tests.strategies import LAYOUTS, assert_as_good_as_torch, assert_fences_hold, dtypes_of, fenced, with_layout
 
 
@@ -92,6 +92,51 @@ def test_returns_channels_last(backend: str, dilation: int) -> None:
         assert out.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_many_channels(backend: str, dtype: torch.dtype) -> None:
+    """Several blocks of channels of either kind."""
+    tensors = [torch.randn(s).to(dtype) for s in ((1, 40, 7, 9), (70, 40, 2, 2), (70,))]
+    upstream = torch.randn(1, 70, 7, 9).to(dtype)
+
+    def run(which: str, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        leaves = [t.detach().to(dtype).requires_grad_() for t in tensors]
+        out = dilated_conv2d(*leaves, dilation=(4, 6), padding=(2, 3), backend=which)
+        return out.detach(), *torch.autograd.grad(out, leaves, upstream.to(dtype))
+
+    results = run(backend, dtype), run("reference", dtype), run("reference", torch.float64)
+    for ours, torchs, oracle in zip(*results, strict=True):
+        assert_as_good_as_torch(ours, torchs, oracle, "channels")
+    assert all(torch.equal(a, b) for a, b in zip(results[0], run(backend, dtype), strict=True))
+
+
+def test_triton_leaves_out_taps_on_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    if "triton" not in runnable(["dilated_conv2d"]) or not emulated("triton"):
+        pytest.skip("Triton's interpreter counts")
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    calls, dot = [], InterpreterBuilder.create_dot
+    monkeypatch.setattr(InterpreterBuilder, "create_dot", lambda *args: calls.append(1) or dot(*args))
+    x, weight, size = torch.randn(1, 4, 24, 24), torch.randn(4, 4, 3, 3), 24
+    dilated_conv2d(x, weight, dilation=18, padding=18, backend="triton")
+    tiles = -(-size * size // 64)
+    # Of each axis 6 of 24 pixels meet each outer tap: 1 + 2 x 1/4 taps a pixel, and somewhat more a tile.
+    assert 1.5**2 * tiles <= len(calls) <= 2**2 * tiles
+
+
+def test_offsets_of_64_bits(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if backend != "triton":
+        pytest.skip("no switch to force")
+    tensors = [torch.randn(s, requires_grad=True) for s in ((2, 3, 6, 7), (5, 3, 3, 3), (5,))]
+
+    def run() -> tuple[Tensor, ...]:
+        out = dilated_conv2d(*tensors, dilation=2, padding=2, backend=backend)
+        return out, *torch.autograd.grad(out.square().sum(), tensors)
+
+    narrow = run()
+    monkeypatch.setattr("fcn_kernels.launch.force_wide", True)
+    assert all(torch.equal(a, b) for a, b in zip(narrow, run(), strict=True))
+
+
 def test_gradcheck(backend: str) -> None:
     if torch.float64 not in dtypes_of(backend):
         pytest.skip("no float64, in which numerical derivatives are exact enough")
@@ -149,13 +194,13 @@ def test_kernels_write_every_element_and_no_other(backend: str) -> None:
 def test_opcheck(backend: str, batch: int) -> None:
     kernels_of(backend)
     ops = torch.ops.fcn_kernels
-    for layout in ("contiguous", "channels_last"):
+    for layout in ("contiguous", "channels_last") if batch else ("contiguous",):
         x, grad, weight = (
             with_layout(torch.randn(shape), layout) for shape in ((batch, 3, 6, 7), (batch, 4, 6, 7), (4, 3, 3, 3))
         )
         options = ([2, 2], [2, 2], backend)
-        for bias in (None, torch.randn(4)):
-            torch.library.opcheck(ops.dilated_conv2d.default, (x, weight, bias, *options[:2], True, backend))
+        bias = torch.randn(4) if batch else None
+        torch.library.opcheck(ops.dilated_conv2d.default, (x, weight, bias, *options[:2], True, backend))
         torch.library.opcheck(ops.dilated_conv2d_backward_x.default, (grad, weight, [6, 7], *options))
         torch.library.opcheck(ops.dilated_conv2d_backward_weight.default, (grad, x, [3, 3], *options))
 

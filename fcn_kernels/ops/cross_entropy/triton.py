@@ -251,7 +251,8 @@ def cross_entropy(
         **_strides("pixel_weight", pixel_weight, "nhw", flat), **_strides("grad", grad, "nchw", flat),
         "ignore_index": ignore_index, "sharp": 1 - label_smoothing, "smooth": label_smoothing / classes,
     }  # fmt: skip
-    launch("cross_entropy", _pixels, lambda _: tiles, arguments, key, _pixels_heuristic, vectorised=flat)
+    vectorised = flat and grad is not None and not key["CHANNELS_LAST"]
+    launch("cross_entropy", _pixels, lambda _: tiles, arguments, key, _pixels_heuristic, vectorised=vectorised)
     if reduces:
         key = {"dtype": "float32", "size": bucket(tiles), "MEAN": reduction == "mean"}
         arguments = {"sums": sums, "loss": loss, "scale": scale, "programs": tiles}

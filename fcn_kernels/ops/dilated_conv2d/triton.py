@@ -200,7 +200,7 @@ def _launch_convolve(
     tiles = images * triton.cdiv(height, rows) * triton.cdiv(width, columns)
 
     def programs(constants: dict[str, Any]) -> int:
-        return tiles * int(triton.cdiv(out_channels, constants["OUT"]))
+        return int(tiles * triton.cdiv(out_channels, constants["OUT"]))
 
     launch("dilated_conv2d", _convolve, programs, arguments, key, _convolve_heuristic, vectorised=bool(key["aligned"]))
 
@@ -234,7 +234,7 @@ def dilated_conv2d_backward_weight(
     }  # fmt: skip
     launch(
         "dilated_conv2d", _weight_gradient, lambda _: tiles * splits, arguments, key, _weight_gradient_heuristic,
-        vectorised=bool(key["aligned"]),
+        vectorised=bool(key["aligned"]) and key["PRECISION"] == "ieee",  # tf32 is transposed while it is copied
     )  # fmt: skip
     if splits > 1:
         count = grad_weight.numel()
@@ -302,17 +302,10 @@ def _convolve_heuristic(dtype: str, size: int, inputs: int, outputs: int, PRECIS
 
 
 def _weight_gradient_heuristic(dtype: str, inputs: int, outputs: int, PRECISION: str, **key: Any) -> Config:
-    limit = 6 if dtype == "float32" and PRECISION == "ieee" else 7
-    out, inner = 2 ** min(limit, max(4, outputs)), 2 ** min(limit, max(4, inputs))
-    pixels = 16 if limit == 6 else 32 if dtype == "float32" else 64
-    stages = 2 if limit == 6 else 3
-    return {
-        "OUT": out,
-        "IN": inner,
-        "PIXELS": pixels,
-        "num_warps": 8 if out * inner == 2**14 else 4,
-        "num_stages": stages,
-    }
+    exact = dtype == "float32" and PRECISION == "ieee"  # without tensor cores
+    out, inner = (2 ** min(6 if exact else 7, max(4, channels)) for channels in (outputs, inputs))
+    pixels = 16 if exact else 32 if dtype == "float32" else 64
+    return {"OUT": out, "IN": inner, "PIXELS": pixels, "num_warps": 8 if out * inner == 2**14 else 4, "num_stages": 3}
 
 
 def _sum_heuristic(**key: Any) -> Config:
