@@ -25,6 +25,8 @@ from .tensors import Tensors, check_tensors, read_metadata
 
 FILTERS: tuple[Filter, ...] = ("fixed", "diagonal", "dense")
 """From the special to the general."""
+SCALES = {16: "scale_pool4", 8: "scale_pool3"}
+"""Caffe's layers that scale the skips of these strides."""
 TORCHVISION_DIFFERS = {
     "alexnet_torchvision": "it has other widths, no groups and no local response normalization",
     "googlenet_torchvision": "it has batch normalization in place of local response normalization, filters of 3x3 in "
@@ -205,11 +207,17 @@ def _in_channels(given: Tensors, name: str) -> int:
 
 
 def _is_at_once(source: Source, given: Tensors, stride: int, at_once: bool | None) -> bool:
-    scales = {16: given.pop("scale_pool4.weight", None), 8: given.pop("scale_pool3.weight", None)}
-    for at, scale in scales.items():
+    scales = {}
+    for at in AT_ONCE_SCALES:
+        scale = given.pop(f"{SCALES[at]}.weight", None)
         if scale is not None and not torch.allclose(scale, torch.tensor(AT_ONCE_SCALES[at])):
-            raise ValueError(f"{source.path}: skips of stride {at} are scaled by {scale.flatten()[0]:g}, ...")
-    known = source.at_once if stride == 8 else False
+            raise ValueError(f"{source.path}: {SCALES[at]} is {scale.flatten()[0]:g}, not {AT_ONCE_SCALES[at]:g}")
+        if scale is not None:
+            scales[at] = scale
+    skips = [at for at in AT_ONCE_SCALES if at >= stride]
+    if scales and list(scales) != skips:
+        raise ValueError(f"{source.path}: skips of strides {list(scales)} are scaled, the network has {skips}")
+    known = True if scales else source.at_once if stride == 8 else False
     if known is None and at_once is None:
         raise ValueError(
             f"{source.path}: nothing in this file tells FCN-8s trained in stages from FCN-8s trained at once, whose "

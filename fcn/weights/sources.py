@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ..backbones import BACKBONES, Architecture
 from ..preprocessing import CAFFE_VGG, IMAGENET, Preprocessing
@@ -51,7 +49,7 @@ class Source:
     preprocessing: Preprocessing
     published: Published | None
     at_once: bool | None
-    """Whether skips are scaled; None where the file does not say."""
+    """Whether skips are scaled where no layer does it; None where the file does not say."""
 
     @property
     def architecture(self) -> Architecture:
@@ -82,7 +80,7 @@ def read_source(path: Path) -> Source:
     if torchvision and published is None:
         preprocessing = HALF if layout.backbone == "googlenet_torchvision" else IMAGENET
     tensors = _renamed(tensors, layout)
-    return Source(path, layout.backbone, tensors, preprocessing, published, _at_once(path, tensors, arch, published))
+    return Source(path, layout.backbone, tensors, preprocessing, published, _at_once(path, arch, published))
 
 
 def _renamed(tensors: Tensors, layout: Layout) -> Tensors:
@@ -104,9 +102,7 @@ def _published(path: Path) -> Published | None:
     return next((known for known in PUBLISHED if known.md5 == md5), None)
 
 
-def _at_once(path: Path, tensors: Mapping[str, Tensor], arch: str, published: Published | None) -> bool | None:
-    if any(name.startswith("scale_pool") for name in tensors):
-        return True
+def _at_once(path: Path, arch: str, published: Published | None) -> bool | None:
     if path.suffix == ".caffemodel":
         return False  # There, scaling is a layer.
     if published is not None:

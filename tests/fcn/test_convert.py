@@ -185,8 +185,14 @@ def test_scaled_skips_are_layers_in_caffe(tmp_path: Path) -> None:
     write_caffemodel(tmp_path / "a.caffemodel", {**state, **scales})
     assert_same_network(tmp_path / "a.caffemodel", state, "vgg16", 8, (0.01, 0.0001))
     write_caffemodel(tmp_path / "a.caffemodel", {**state, **scales, "scale_pool4.weight": torch.full((8,), 0.02)})
-    with pytest.raises(ValueError, match=r"skips of stride 16 are scaled by 0\.02"):
+    with pytest.raises(ValueError, match=r"scale_pool4 is 0\.02, not 0\.01"):
         convert(tmp_path / "a.caffemodel")
+    write_caffemodel(tmp_path / "a.caffemodel", {**state, "scale_pool4.weight": scales["scale_pool4.weight"]})
+    with pytest.raises(ValueError, match=r"skips of strides \[16\] are scaled, the network has \[16, 8\]"):
+        convert(tmp_path / "a.caffemodel")
+    write_caffemodel(tmp_path / "a.caffemodel", state)
+    with pytest.raises(ValueError, match="at_once is True, but this file is not"):
+        convert(tmp_path / "a.caffemodel", at_once=True)
 
 
 def test_color_and_depth_in_one_trunk_and_in_two(tmp_path: Path) -> None:
