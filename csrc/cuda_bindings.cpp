@@ -6,6 +6,7 @@
 #include "cross_entropy/cuda.h"
 #include "dilated_conv2d/cuda.h"
 #include "upsample_add/cuda.h"
+#include "upsample_argmax/cuda.h"
 #include "upsample_cross_entropy/cuda.h"
 #if defined(FCN_EMULATE)
 #include "emulator/planted.h"
@@ -211,6 +212,15 @@ void upsample_add_backward_(const py::object& grad, const py::object& out, const
         [&](auto* number, cudaStream_t s) { upsample_add_backward<Number<decltype(number)>>(args, s); });
 }
 
+void upsample_argmax_(const py::object& x, const py::object& labels, const py::object& confidence, const py::sequence& g, int device,
+                      uintptr_t stream) {
+    UpsampleArgmaxArgs args{tensor(x, "x", 4), tensor(labels, "labels", 3), tensor(confidence, "confidence", 3), grid(g), 0};
+    check_upsample_argmax(args);
+    run("upsample_argmax", args.x.dtype, device, stream,
+        {{&args.x, "x"}, {&args.labels, "labels"}, {&args.confidence, "confidence"}},
+        [&](auto* number, cudaStream_t s) { upsample_argmax<Number<decltype(number)>>(args, s); });
+}
+
 void upsample_cross_entropy_(const py::object& x, const py::object& target, const py::object& weight, const py::object& pixel_weight,
                              const py::object& grad, const py::object& pixel_loss, const py::object& loss, const py::object& scale,
                              const py::object& workspace, const py::sequence& g, int64_t ignore_index, bool mean,
@@ -333,6 +343,7 @@ PYBIND11_MODULE(_CUDA, m, py::mod_gil_not_used()) {
     m.def("dilated_conv2d_backward_weight", &dilated_conv2d_backward_weight_);
     m.def("upsample_add", &upsample_add_);
     m.def("upsample_add_backward", &upsample_add_backward_);
+    m.def("upsample_argmax", &upsample_argmax_);
     m.def("upsample_cross_entropy", &upsample_cross_entropy_);
     m.def("upsample_cross_entropy_workspace", &upsample_cross_entropy_workspace_, "How many float32 numbers the workspace has.");
 }

@@ -3,6 +3,8 @@
 // A coarse pixel's gradient is the sum over the cells around it, and over the pieces of each. Threads lay the sums of
 // a few classes into shared memory, meet, and each adds what belongs to the upper left corner of its cell, for one of
 // the classes; cells at the right and lower edge of the tile have more corners to add up. Always in the same order.
+// A coarse pixel that is `inner` on both axes is written here. To the others several tiles add, or none: each tile keeps
+// its part in a workspace, and a second kernel adds the parts.
 #pragma once
 
 #include "cuda_block.h"

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from fcn_kernels import upsample_argmax
 from fcn_kernels.backend import implementation
 from fcn_kernels.ops.upsample_add.reference import upsample
-from tests.strategies import assert_fences_hold, fenced, grids, scores
+from tests.strategies import assert_fences_hold, dtypes_of, fenced, grids, scores
 
 
 @given(data=st.data())
 def test_labels_and_confidence(backend: str, data: st.DataObject) -> None:
-    x = data.draw(scores(max_classes=30))
+    x = data.draw(scores(max_classes=30, dtypes=dtypes_of(backend)))
     grid = data.draw(grids((x.shape[2], x.shape[3])))
     labels = upsample_argmax(x, grid=grid, backend=backend)
     again, confidence = upsample_argmax(x, grid=grid, confidence=True, backend=backend)
@@ -38,7 +38,7 @@ def test_labels_and_confidence(backend: str, data: st.DataObject) -> None:
 
 @given(data=st.data())
 def test_ties_go_to_the_lowest_class(backend: str, data: st.DataObject) -> None:
-    x = data.draw(scores(kinds=("constant", "equal_classes"), min_images=1))
+    x = data.draw(scores(kinds=("constant", "equal_classes"), min_images=1, dtypes=dtypes_of(backend)))
     grid = data.draw(grids((x.shape[2], x.shape[3])))
     assert not upsample_argmax(x, grid=grid, backend=backend).any()  # type: ignore[union-attr]
 

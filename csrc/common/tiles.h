@@ -1,14 +1,14 @@
-// Tiles of cells, one for each block of threads, and the way home of the gradient's sums at their corners.
-//
-// A tile's corners are its slots. A coarse pixel that one slot alone feeds, from all four sides, is `inner`: the block
-// writes its gradient. To the others several tiles add, or none: each tile keeps its part in a workspace, and a second
-// kernel adds the parts in a fixed order.
+// Tiles of cells, one for each block of threads.
 #pragma once
 
-#include "../common/patches.h"
+#include "patches.h"
 
 namespace fcn {
 
+constexpr int kThreads = 256;  // of a block, at most
+
+// One axis cut into tiles of units. A tile's corners are its slots. In a sum over pixels, a corner whose input pixel one
+// slot of the axis alone feeds, from both sides, is `inner`: its block has the whole sum.
 struct TiledAxis : AxisPatches {
     int tile, tiles, slots;  // units of a tile; tiles; corners of a tile
     Divisor by_tile;
@@ -69,5 +69,41 @@ struct TiledAxis : AxisPatches {
         }
     }
 };
+
+// Both axes: the tile shape that costs the fewest threads, with something for the corners at its edges.
+struct Tiling {
+    TiledAxis rows, columns;
+    int threads;  // of a block
+    int64_t blocks;
+
+    Tiling(const AxisPatches& down, const AxisPatches& across, int64_t images) {
+        const int pieces = down.pieces * across.pieces;
+        const int64_t patches = images * down.units * across.units * pieces;
+        int capacity = kThreads;  // smaller blocks where there are few
+        while (capacity > 64 && capacity / 2 >= pieces && patches / capacity < 264) capacity /= 2;
+        const int cells = capacity / pieces;
+        double best = 0;
+        int height = 0, width = 0;
+        for (int wide = 1; wide <= cells && wide <= across.units; ++wide) {
+            const int w = int(ceil_div(across.units, ceil_div(across.units, wide)));
+            const int tall = cells / w < down.units ? cells / w : down.units;
+            const int h = int(ceil_div(down.units, ceil_div(down.units, tall)));
+            const double tiles = double(ceil_div(across.units, w)) * double(ceil_div(down.units, h));
+            const double cost = tiles * double(ceil_div(int64_t(w) * h * pieces, 32) * 32 + 4 * (w + h));
+            if (height == 0 || cost < best) best = cost, height = h, width = w;
+        }
+        rows = TiledAxis(down, height), columns = TiledAxis(across, width);
+        threads = int(ceil_div(int64_t(height) * width * pieces, 32) * 32);
+        blocks = images * rows.tiles * columns.tiles;
+        if (blocks >= (int64_t(1) << 31)) throw std::invalid_argument("too many pixels for one launch");
+    }
+};
+
+// The power of two that covers the runs of both axes.
+inline int patch_columns(const AxisPatches& down, const AxisPatches& across) {
+    int result = 1;
+    while (result < across.length || result < down.length) result *= 2;
+    return result;
+}
 
 }  // namespace fcn

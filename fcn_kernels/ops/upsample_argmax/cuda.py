@@ -1,0 +1,13 @@
+"""Launches the CUDA kernels of upsample_argmax."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ...extension import CUDA, device_and_stream, optional_pointer, pointer
+
+
+def upsample_argmax(x: Tensor, grid: list[int], labels: Tensor, probability: Tensor | None) -> None:
+    """Writes ``labels`` and, unless None, ``probability``."""
+    if labels.numel() > 0:
+        CUDA.upsample_argmax(pointer(x), pointer(labels), optional_pointer(probability), grid, *device_and_stream(x))
