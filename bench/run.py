@@ -20,6 +20,9 @@ from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+if __name__ == "__main__":
+    for emulated in ("FCN_KERNELS_EMULATE", "TRITON_INTERPRET"):  # a GPU's kernels in software: to test, not to time
+        os.environ.pop(emulated, None)
 
 import torch  # noqa: E402
 from rich.console import Console  # noqa: E402

@@ -8,7 +8,7 @@ import numpy
 import torch
 
 from . import __version__
-from .backend import BACKENDS, CPU_EXTENSION, why_not
+from .backend import BACKENDS, CPU_EXTENSION, CUDA_EXTENSION, why_not
 
 
 def main() -> None:
@@ -17,13 +17,18 @@ def main() -> None:
     print(f"  torch {torch.__version__}, numpy {numpy.__version__}")
     print(f"  torch threads: {torch.get_num_threads()}")
     print(f"  GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}")
+    for extension in (CPU_EXTENSION, CUDA_EXTENSION):
+        if extension is not None:
+            built = ", ".join(f"{key} {value}" for key, value in extension.build_info().items())
+            print(f"  {extension.__name__}: {built}")
     if CPU_EXTENSION is not None:
-        for key, value in CPU_EXTENSION.build_info().items():
-            print(f"  built with {key}: {value}")
         print(f"  instruction set: {CPU_EXTENSION.isa()} (this CPU has {', '.join(CPU_EXTENSION.supported_isas())})")
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     print("backends")
     for backend in BACKENDS:
         reason = why_not(backend)
+        if reason is None and all(why_not(backend, device) for device in devices):
+            reason = "PyTorch finds no GPU here"
         print(f"  {backend:10} {'ready' if reason is None else f'not available: {reason}'}")
 
 

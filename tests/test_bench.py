@@ -256,5 +256,15 @@ def test_wrong_arguments_end_with_status_2_and_a_reason() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_gpu_script_prints_its_plan() -> None:
+    script = [str(ROOT / "bench" / "gpu.sh"), "--out", "somewhere"]
+    plan = subprocess.run([*script, "--dry-run"], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line.split()[0] for line in plan[:3]] == ["needs", "info", "build"]
+    assert "--out somewhere/cuda.json" in plan[-2]
+    refused = subprocess.run([*script, "--stage", "build,nothing"], capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "there is no stage nothing" in refused.stderr
+
+
 def test_readme_shows_the_committed_results() -> None:
     assert report.main(["--readme", str(ROOT / "README.md"), "--check", str(ROOT / "bench/results/cpu.json")]) == 0

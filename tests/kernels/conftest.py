@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +30,7 @@ settings.load_profile("kernels")
 # Kernels are held to full float32; where they may round to tf32, the test that wants it says so.
 torch.backends.cudnn.allow_tf32 = False
 
-EXAMPLES = 60
+EXAMPLES = int(os.environ.get("FCN_KERNELS_EXAMPLES", "60"))
 EXAMPLES_EMULATED = 8  # a GPU's threads one after the other, in software, take their time
 
 OPERATORS = sorted(path.parent.name for path in Path(backends.__file__).parent.glob("ops/*/reference.py"))
