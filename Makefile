@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
-# The tests run the CUDA kernels in the emulator; compiling them for GPUs takes minutes, so `make setup` does not unless asked.
+# The tests run the CUDA kernels in the emulator; for GPUs they are compiled only when asked for: make setup FCN_KERNELS_CUDA=AUTO
 FCN_KERNELS_CUDA ?= OFF
 
 .PHONY: setup demo test bench lint clean
