@@ -138,3 +138,9 @@ def is_wide(*tensors: Tensor | None) -> bool:
         for t in tensors
         if t is not None
     )
+
+
+def strides(prefix: str, x: Tensor | None) -> dict[str, int]:
+    """The arguments ``<prefix>_n``, ``_c``, ``_h`` and ``_w`` of a kernel: strides of ``x``, 0 where there is none."""
+    values = (0, 0, 0, 0) if x is None else x.stride()
+    return dict(zip((f"{prefix}_n", f"{prefix}_c", f"{prefix}_h", f"{prefix}_w"), values, strict=True))

@@ -39,13 +39,19 @@ def needs_int64(ints: list[int], input_size: tuple[int, int]) -> bool:
 
 @triton.jit
 def coordinate(index, step, origin, denominator, size, CLAMP: tl.constexpr, INT64: tl.constexpr):
-    """``u`` of output pixels ``index``, brought to where an input of ``size`` begins or ends to count."""
+    """``u`` of output pixels ``index``, within an input of ``size`` if CLAMP."""
     if INT64:
         index = index.to(tl.int64)
     u = index * step + origin
     if CLAMP:
-        return tl.minimum(tl.maximum(u, 0), (size - 1) * denominator)
-    return tl.minimum(tl.maximum(u, -denominator), size * denominator)
+        u = tl.minimum(tl.maximum(u, 0), (size - 1) * denominator)
+    return u
+
+
+@triton.jit
+def floor(u, denominator):
+    """The input pixel at or before ``u``; -1 for all that lie before the input."""
+    return tl.maximum(u + denominator, 0) // denominator - 1
 
 
 @triton.jit

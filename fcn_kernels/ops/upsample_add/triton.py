@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ...configs import Config, bucket
 from ...grid import BilinearGrid
-from ...launch import CompileCase, is_wide, launch, record
+from ...launch import CompileCase, is_wide, launch, record, strides
 from ...layout import empty_map, layout_of
-from ...sampling import axis_arguments, clamps, coordinate, needs_int64, weight
+from ...sampling import axis_arguments, clamps, coordinate, floor, needs_int64, weight
 
 
 @triton.jit
@@ -50,7 +50,7 @@ def _forward(
     if WIDE:
         column, channel = column.to(tl.int64), channel.to(tl.int64)
     u = coordinate(column, columns_step, columns_origin, columns_denominator, w, CLAMP, INT64)
-    left = (u + columns_denominator) // columns_denominator - 1
+    left = floor(u, columns_denominator)
     right_weight = (u - left * columns_denominator).to(tl.float32) * columns_inverse
     has_left = inside & (left >= 0) & (left < w)
     has_right = inside & (left + 1 < w) & (right_weight > 0)
@@ -62,12 +62,12 @@ def _forward(
     out_row = out + (plane * height + top) * row_lanes + lane
 
     v = coordinate(top, rows_step, rows_origin, rows_denominator, h, CLAMP, INT64)
-    upper = (v + rows_denominator) // rows_denominator - 2
+    upper = floor(v, rows_denominator) - 1
     above = tl.zeros((LANES,), tl.float32)
     below = _mixed_row(x, upper + 1, h, x_h, x_w, right_weight, has_left, has_right, WIDE)
     for y in range(top, bottom):
         v = coordinate(y, rows_step, rows_origin, rows_denominator, h, CLAMP, INT64)
-        i = (v + rows_denominator) // rows_denominator - 1
+        i = floor(v, rows_denominator)
         if i > upper:
             if i == upper + 1:
                 above = below
@@ -75,7 +75,7 @@ def _forward(
                 above = _mixed_row(x, i, h, x_h, x_w, right_weight, has_left, has_right, WIDE)
             below = _mixed_row(x, i + 1, h, x_h, x_w, right_weight, has_left, has_right, WIDE)
             upper = i
-        lower_weight = (v - i * rows_denominator).to(tl.float32) * rows_inverse
+        lower_weight = tl.maximum(v - i * rows_denominator, 0).to(tl.float32) * rows_inverse
         total = above * (1 - lower_weight) + below * lower_weight
         if SKIP:
             total += upcoming.to(tl.float32)
@@ -204,14 +204,15 @@ def upsample_add(x: Tensor, skip: Tensor | None, grid: list[int], out: Tensor) -
     }
     arguments = {
         "x": x, "skip": skip, "out": out, "h": h, "w": w, "height": height, "width": width, "channels": c,
-        **_strides("x", x), **_strides("skip", skip),
+        **strides("x", x), **strides("skip", skip),
         **axis_arguments("rows", grid, 0), **axis_arguments("columns", grid, 1),
     }  # fmt: skip
 
     def programs(config: Config) -> int:
         return planes * -(-height // config["ROWS"]) * -(-lanes // config["LANES"])
 
-    launch("upsample_add", _forward, programs, arguments, key, _forward_heuristic, vectorised=True)
+    vectorised = key["ALIGN"] == 16 // out.element_size() and lanes * out.element_size() >= 512  # 32 threads full
+    launch("upsample_add", _forward, programs, arguments, key, _forward_heuristic, vectorised)
 
 
 def upsample_add_backward(grad: Tensor, grid: list[int], grad_x: Tensor) -> None:
@@ -235,7 +236,7 @@ def upsample_add_backward(grad: Tensor, grid: list[int], grad_x: Tensor) -> None
     }
     arguments = {
         "grad": grad, "grad_x": grad_x, "h": h, "w": w, "height": grid[0], "width": grid[1], "channels": c,
-        **_strides("grad", grad), **axis_arguments("rows", grid, 0), **axis_arguments("columns", grid, 1),
+        **strides("grad", grad), **axis_arguments("rows", grid, 0), **axis_arguments("columns", grid, 1),
         "reach": reach,
     }  # fmt: skip
 
@@ -274,11 +275,6 @@ def _reach(grid: list[int], axis: int, size: int) -> int:
         from_next_to_last = outputs + (origin - (size - 2) * denominator) // step
         reach = max(reach, before_second, from_next_to_last)
     return min(reach, outputs)
-
-
-def _strides(prefix: str, x: Tensor | None) -> dict[str, int]:
-    strides = (0, 0, 0, 0) if x is None else x.stride()
-    return dict(zip((f"{prefix}_n", f"{prefix}_c", f"{prefix}_h", f"{prefix}_w"), strides, strict=True))
 
 
 def compile_cases() -> Iterator[CompileCase]:
