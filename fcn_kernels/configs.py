@@ -77,7 +77,12 @@ def table_path(gpu: str, folder: Path = TABLES) -> Path:
 def table(gpu: str) -> list[Entry]:
     """The shipped table of the GPU of that name; empty where there is none."""
     path = table_path(gpu)
-    return json.loads(path.read_text()) if gpu and path.exists() else []
+    return read_table(path) if gpu and path.exists() else []
+
+
+def read_table(path: Path) -> list[Entry]:
+    entries: list[Entry] = json.loads(path.read_text())
+    return entries
 
 
 @contextmanager
