@@ -6,8 +6,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 import torch
 
@@ -62,13 +67,17 @@ def _parser() -> argparse.ArgumentParser:
 
     predict = commands.add_parser("predict", help="label images: a palette PNG and an overlay of each")
     predict.add_argument("weights")
-    predict.add_argument("images", nargs="+", help="image files or folders of images")
+    predict.add_argument("images", nargs="+", help="images, videos, folders of them, or patterns such as 'a/**/*.png'")
     predict.add_argument("--out", required=True, metavar="DIR")
     _add_precision(predict, default="auto")
     predict.add_argument(
         "--compile",
         action="store_true",
         help="compile the network anew for each size of image; weights are baked in",
+    )
+    predict.add_argument("--batch", type=int, default=1, metavar="N", help="so many images of one size at a time")
+    predict.add_argument(
+        "--tile", type=int, metavar="N", help="run larger images in tiles of N x N pixels; the labels stay the same"
     )
     predict.set_defaults(run=_predict)
 
@@ -172,53 +181,46 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _predict(options: argparse.Namespace, _: list[str]) -> int:
-    from tqdm import tqdm
-
-    from .data import DataError, read_image, write_labels
+    from .data import find_files, write_labels
     from .inference import Predictor
     from .visualize import save_overlay
 
-    predictor = Predictor(options.weights, precision=options.precision, compile=options.compile)
-    files = _image_files(options.images)
+    predictor = Predictor(
+        options.weights,
+        precision=options.precision,
+        compile=options.compile,
+        tile=options.tile,
+        batch=options.batch,
+    )
+    files = find_files(options.images)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    failed = 0
-    for path in tqdm(files, desc="predict", unit="image", dynamic_ncols=True):
-        try:
-            image = read_image(path)
-        except DataError as error:
-            failed += 1
-            tqdm.write(f"fcn predict: skipped: {error}", file=sys.stderr)
-            continue
-        labels = predictor(image)
-        write_labels(out / f"{path.stem}.png", labels, predictor.palette)
-        save_overlay(out / f"{path.stem}_overlay.png", image, labels, predictor.classes, predictor.palette)
-    print(f"{len(files) - failed} of {len(files)} images labeled in {predictor.note}; written to {out}")
+    labeled, failed = 0, []
+    frames = _read(files, failed)
+    while batch := list(islice(frames, options.batch)):
+        for (name, image), labels in zip(batch, predictor([image for _, image in batch]), strict=True):
+            write_labels(out / f"{name}.png", labels, predictor.palette)
+            save_overlay(out / f"{name}_overlay.png", image, labels, predictor.classes, predictor.palette)
+            labeled += 1
+    print(
+        f"{len(files) - len(failed)} of {len(files)} files, {labeled} images labeled in {predictor.note}; "
+        f"written to {out}"
+    )
     return 1 if failed else 0
 
 
-def _image_files(arguments: Sequence[str]) -> list[Path]:
-    """Files as given, folders as the images in them. Raises ``DataError`` for what is missing or would overwrite."""
-    from .data import DataError
-    from .data.files import IMAGE_SUFFIXES
+def _read(files: Sequence[Path], failed: list[Path]) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and images of all files, with a progress bar; unreadable files are named and go to ``failed``."""
+    from tqdm import tqdm
 
-    files: list[Path] = []
-    for argument in map(Path, arguments):
-        if argument.is_dir():
-            found = sorted(path for path in argument.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-            if not found:
-                raise DataError(f"{argument}: no images in this folder")
-            files += found
-        elif argument.exists():
-            files.append(argument)
-        else:
-            raise DataError(f"{argument}: no such file or folder")
-    seen: dict[str, Path] = {}
-    for path in files:
-        if path.stem in seen:
-            raise DataError(f"{seen[path.stem]} and {path} would be written to the same file; give them separately")
-        seen[path.stem] = path
-    return files
+    from .data import DataError, read_frames
+
+    for path in tqdm(files, desc="predict", unit="file", dynamic_ncols=True):
+        try:
+            yield from read_frames(path)
+        except DataError as error:
+            failed.append(path)
+            tqdm.write(f"fcn predict: skipped: {error}", file=sys.stderr)
 
 
 def _info(options: argparse.Namespace, _: list[str]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -119,19 +119,27 @@ class Head(nn.Module):
             length = self.upsample(name).geometry.overlap(length, fine)
         return length > 0 and self.upsample(self.last).geometry.overlap(length, size) == size
 
+    def score_map(self, stream: Stream, x: Tensor) -> Tensor:
+        """Scores ``[N, classes, h, w]`` of a stream's map, or of a part of it."""
+        return cast(Tensor, self.score(stream)(x if stream.scale == 1 else x * stream.scale))
+
     def forward(self, maps: Mapping[str, Tensor], size: tuple[int, int]) -> Scores:
         """Scores of an image of ``size`` from ``{tap: [N, channels, h, w]}``."""
+        return self.fuse(maps, size, self.score_map)
+
+    def fuse(
+        self, maps: Mapping[str, Tensor], size: tuple[int, int], score: Callable[[Stream, Tensor], Tensor]
+    ) -> Scores:
+        """Scores of an image of ``size`` from maps that ``score`` turns into scores of their stream."""
         deepest, *skips = self.streams
-        coarse = self.score(deepest)(maps[deepest.tap])
+        coarse = score(deepest, maps[deepest.tap])
         for name, skip in zip(self.fusions, skips, strict=True):
             upsample, x = self.upsample(name), maps[skip.tap]
             step = upsample.geometry
             height, width = (step.overlap(coarse.shape[axis], x.shape[axis]) for axis in (2, 3))
             # Cropping before the 1x1 convolution gives what the published order gives, for less work.
             x = x[:, :, step.skip_crop : step.skip_crop + height, step.skip_crop : step.skip_crop + width]
-            if skip.scale != 1:
-                x = x * skip.scale
-            coarse = upsample(coarse, self.score(skip)(x), (height, width))
+            coarse = upsample(coarse, score(skip, x), (height, width))
         last = self.upsample(self.last)
         if last.filter == "fixed":
             return Scores(coarse, last.geometry.grid(size))

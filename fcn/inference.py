@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from .machine import bfloat16_instructions
 from .metrics import Metrics, SegmentationMetrics
 from .models import FCN, Trunk
 from .padding import ReusedPadding
+from .tiling import Tile, tiled_scores
 from .weights import Weights, load_weights
 
 ImageLike = str | Path | Image.Image | np.ndarray
@@ -44,6 +46,10 @@ class Predictor:
     ``compile``: ``torch.compile`` with weights as constants. It takes long, for each size of image anew, so it is for
     many images of few sizes; weights must not change afterwards. With ``pad="official"``, what follows from
     the padding alone is computed once for each size of image in any case (``fcn.padding``).
+
+    ``tile``: images with a longer side run through the trunk in tiles of this many pixels a side, for images larger
+    than memory allows; labels are those of the whole image (``fcn.tiling``). ``batch``: so many images of one size run
+    together at most.
     """
 
     def __init__(
@@ -53,14 +59,20 @@ class Predictor:
         *,
         precision: Precision = "auto",
         compile: bool = False,
+        tile: int | None = None,
+        batch: int = 8,
     ) -> None:
+        if tile is not None and tile < 1:
+            raise ValueError(f"tile must be at least 1 pixel, got {tile}")
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, got {batch}")
         if precision not in get_args(Precision):
             raise ValueError(f"precision must be one of {get_args(Precision)}, got {precision!r}")
         loaded = weights if isinstance(weights, Weights) else load_weights(weights)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = loaded.model.to(self.device).eval()
         self.classes, self.palette, self.preprocessing = loaded.classes, loaded.palette, loaded.preprocessing
-        self.compile = compile
+        self.compile, self.tile, self.batch = compile, tile, batch
         self.note = "float32"
         self._trunk: Trunk | None = None  # None: to be settled by the first image.
         if precision == "bfloat16":
@@ -69,15 +81,31 @@ class Predictor:
         elif precision == "float32" or self.device.type != "cpu" or bfloat16_instructions() is None:
             self._trunk = inference_trunk(self.model, compile=compile)
 
+    @overload
+    def __call__(self, image: ImageLike) -> np.ndarray: ...
+
+    @overload
+    def __call__(self, image: Sequence[ImageLike]) -> list[np.ndarray]: ...
+
     @torch.inference_mode()
-    def __call__(self, image: ImageLike) -> np.ndarray:
-        """Labels ``[H, W]`` (uint8; int64 above 256 classes) at the image's own size.
+    def __call__(self, image: ImageLike | Sequence[ImageLike]) -> np.ndarray | list[np.ndarray]:
+        """Labels ``[H, W]`` (uint8; int64 above 256 classes) at the image's own size; of several images a list.
 
         ``image``: a path, a PIL image of any mode, or an array ``[H, W]`` or ``[H, W, 1 | 3 | 4]`` (RGB order) of
-        uint8, uint16 or bool. Raises ``DataError`` for anything else, naming the file.
+        uint8, uint16 or bool. Images of a list that follow one another and have one size run together. Raises
+        ``DataError`` for anything else, naming the file.
         """
-        pixels = self.preprocessing(to_array(image))[None].to(self.device)
-        return self._labels(pixels)[0].cpu().numpy()
+        if not isinstance(image, (list, tuple)):
+            return self._label([image])[0]  # type: ignore[list-item]
+        starts = range(0, len(image), self.batch)
+        return [labels for start in starts for labels in self._label(image[start : start + self.batch])]
+
+    def _label(self, images: Sequence[ImageLike]) -> list[np.ndarray]:
+        pixels = [self.preprocessing(to_array(image)) for image in images]
+        labels: list[np.ndarray] = []
+        for _, group in itertools.groupby(pixels, key=lambda x: x.shape):
+            labels += list(self._labels(torch.stack(list(group)).to(self.device)).cpu().numpy())
+        return labels
 
     @torch.inference_mode()
     def evaluate(self, dataset: SegmentationDataset, *, workers: int = 0, progress: bool = True) -> Metrics:
@@ -99,9 +127,13 @@ class Predictor:
         return metrics.compute()
 
     def _labels(self, images: Tensor) -> Tensor:
+        tile = self.tile if self.tile is not None and max(images.shape[2:]) > self.tile else None
         if self._trunk is None:
-            self._trunk = self._settle(images)
-        return self.model.scores(images, self._trunk).labels()
+            # Of a large image the first tile settles it.
+            self._trunk = self._settle(images if tile is None else images[:, :, :tile, :tile])
+        if tile is None:
+            return self.model.scores(images, self._trunk).labels()
+        return tiled_scores(self.model, images, tile, self._trunk, _progress).labels()
 
     def _settle(self, images: Tensor) -> Trunk:
         """bfloat16 if that gives these images the labels of float32."""
@@ -115,6 +147,10 @@ class Predictor:
         self.note = f"float32, not bfloat16 ({found}, wanted {AGREEMENT:.0%})"
         warnings.warn(f"Predictor computes in {self.note}", stacklevel=4)
         return inference_trunk(self.model, compile=self.compile)
+
+
+def _progress(tiles: list[Tile]) -> Iterator[Tile]:
+    yield from tqdm(tiles, desc="tiles", unit="tile", leave=False, disable=len(tiles) < 4, dynamic_ncols=True)
 
 
 def inference_trunk(

@@ -7,6 +7,7 @@ from .files import VOID, DataError, read_image, read_labels, write_labels
 from .folders import camvid, folder, voc
 from .mri import mri
 from .palette import Color, voc_palette
+from .sources import find_files, read_frames
 
 __all__ = [
     "VOID",
@@ -23,8 +24,10 @@ __all__ = [
     "camvid",
     "collate",
     "evaluation_loader",
+    "find_files",
     "folder",
     "mri",
+    "read_frames",
     "read_image",
     "read_labels",
     "training_loader",

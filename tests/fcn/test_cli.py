@@ -85,7 +85,7 @@ def test_predict_names_corrupt_files_and_finishes_the_rest(
     assert main(["predict", str(weights), str(images), "--out", str(tmp_path / "out")]) == 1
     printed = capsys.readouterr()
     assert "a_broken.jpg: cannot read image" in printed.err
-    assert "2 of 3 images labeled in " in printed.out
+    assert "2 of 3 files, 2 images labeled in " in printed.out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "b.png", "b_overlay.png", "c.png", "c_overlay.png",
     ]  # fmt: skip

@@ -194,3 +194,24 @@ def test_pictures_are_written_whole(tmp_path: Path) -> None:
         picture = np.asarray(Image.open(path).convert("RGB"))
         assert picture.shape[1] > 300
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 5
+
+
+def test_lists_give_what_single_images_give(predictor: Predictor) -> None:
+    generator = np.random.default_rng(0)
+    sizes = [(40, 50)] * 11 + [(33, 20)] + [(40, 50)]
+    images = [generator.integers(0, 256, (*size, 3)).astype(np.uint8) for size in sizes]
+    together = predictor(images)
+    assert isinstance(together, list)
+    assert [labels.shape for labels in together] == sizes
+    assert all(np.array_equal(labels, predictor(image)) for labels, image in zip(together, images, strict=True))
+    assert predictor([]) == []
+
+
+def test_tiles_give_what_the_whole_image_gives(predictor: Predictor) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (150, 230, 3)).astype(np.uint8)
+    tiled = Predictor(
+        Weights(predictor.model, CLASSES, voc_palette(4), IMAGENET, {}), device="cpu", precision="float32", tile=64
+    )
+    assert (tiled(image) == predictor(image)).mean() > 0.9999  # float32 rounds otherwise in another size
+    with pytest.raises(ValueError, match="tile must be at least 1 pixel, got 0"):
+        Predictor(Weights(predictor.model, CLASSES, voc_palette(4), IMAGENET, {}), tile=0)

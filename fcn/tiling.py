@@ -1,0 +1,97 @@
+"""Images larger than memory allows: the trunk runs tile by tile, and the scores are those of the whole image.
+
+A tile is read with all pixels that its scores see (the receptive field, from the network's geometry), and tiles begin
+at whole strides of every stream, so nothing is blended and no seam is left. What is kept of the whole image are the
+scores of each stream, less than one number for each pixel with 21 classes; the maps of the trunk exist for one tile.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from .geometry import Layer, coord_map, output_size, receptive_field, total_stride
+from .models import FCN, Trunk
+from .scores import Scores
+
+Progress = Callable[[list["Tile"]], Iterator["Tile"]]
+
+
+class Span:
+    """A tile along one axis: the scores that it owns of each stream, and the pixels ``[first, end)`` that they see."""
+
+    def __init__(self, chains: list[tuple[Layer, ...]], size: int, start: int, stop: int) -> None:
+        self.owned: list[tuple[int, int]] = []
+        step = max(map(total_stride, chains))
+        first, end = [start], [min(stop, size)]
+        for chain in chains:
+            stride = total_stride(chain)
+            owned = (start // stride, output_size(chain, size) if stop >= size else stop // stride)
+            self.owned.append(owned)
+            # Output u of a chain sees the pixels [before + u * stride, before + u * stride + field).
+            field = receptive_field(chain)
+            before = math.floor(coord_map(chain).shift - (field - 1) / 2)
+            first.append(before + owned[0] * stride)
+            end.append(before + (owned[1] - 1) * stride + field)
+        self.first = max(0, min(first) // step * step)
+        self.end = min(size, max(end))
+
+
+class Tile:
+    """The part of an image's scores that one run of the trunk makes; each attribute is for (rows, columns)."""
+
+    def __init__(self, rows: Span, columns: Span) -> None:
+        self.spans = (rows, columns)
+
+    def window(self, images: Tensor) -> Tensor:
+        (top, bottom), (left, right) = ((span.first, span.end) for span in self.spans)
+        return images[:, :, top:bottom, left:right]
+
+
+def tiles(model: FCN, size: tuple[int, int], tile: int) -> list[Tile]:
+    """Tiles that cover an image of ``size``: ``tile`` pixels a side, up to the next multiple of the coarsest stride."""
+    chains = [model.backbone.path(stream.tap) for stream in model.head.streams]
+    step = max(map(total_stride, chains))
+    length = -(-tile // step) * step
+    rows, columns = (
+        [Span(chains, pixels, start, start + length) for start in range(0, pixels, length)] for pixels in size
+    )
+    return [Tile(row, column) for row in rows for column in columns]
+
+
+@torch.no_grad()
+def tiled_scores(
+    model: FCN, images: Tensor, tile: int, trunk: Trunk | None = None, progress: Progress = iter
+) -> Scores:
+    """What ``model.scores(images, trunk)`` gives, but for rounding, with the trunk run on one tile at a time.
+
+    ``tile`` is the side of a tile in pixels, less what it reads beyond (about the receptive field). ``progress`` is
+    given the tiles and iterates over them. Raises ``ValueError`` for a tile below one pixel, a network in training mode
+    or of several tasks.
+    """
+    if tile < 1:
+        raise ValueError(f"tile must be at least 1 pixel, got {tile}")
+    if model.training or model.config.tasks:
+        raise ValueError("tiles are for a network of one task in evaluation mode")
+    run: Trunk = trunk or model.backbone
+    streams, size = model.head.streams, (images.shape[2], images.shape[3])
+    whole: dict[str, Tensor] = {}
+    for part in progress(tiles(model, size, tile)):
+        maps = run(part.window(images))
+        for index, stream in enumerate(streams):
+            if stream.tap not in whole:
+                lengths = [output_size(model.backbone.path(stream.tap), pixels) for pixels in size]
+                whole[stream.tap] = images.new_empty((images.shape[0], model.config.classes, *lengths))
+            scores = model.head.score_map(stream, maps[stream.tap])
+            _place(whole[stream.tap], scores, part, index, total_stride(model.backbone.path(stream.tap)))
+    return model.head.fuse(whole, size, lambda _, scores: scores)
+
+
+def _place(whole: Tensor, scores: Tensor, tile: Tile, stream: int, stride: int) -> None:
+    """Copies the scores of a stream that the tile owns from those of its window."""
+    (top, bottom), (left, right) = (span.owned[stream] for span in tile.spans)
+    down, across = (span.first // stride for span in tile.spans)
+    whole[:, :, top:bottom, left:right] = scores[:, :, top - down : bottom - down, left - across : right - across]

@@ -1,0 +1,58 @@
+"""What fcn predict reads: files, folders, patterns, videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcn.data import DataError, find_files, read_frames
+
+
+def save(path: Path, value: int = 7) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((6, 8, 3), value, np.uint8)).save(path)
+    return path
+
+
+def write_video(path: Path, frames: list[np.ndarray]) -> None:
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("mpeg4", rate=5)
+        stream.height, stream.width = frames[0].shape[:2]
+        for frame in frames:
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        video.mux(stream.encode())
+
+
+def test_files_folders_and_patterns(tmp_path: Path) -> None:
+    a, b, c = save(tmp_path / "a.png"), save(tmp_path / "x" / "b.png"), save(tmp_path / "x" / "deep" / "c.jpg")
+    (tmp_path / "x" / "notes.txt").write_text("no image")
+    assert find_files([str(a), str(tmp_path / "x")]) == [a, b]
+    assert find_files([str(tmp_path / "**" / "*.*g")]) == [a, b, c]
+    with pytest.raises(DataError, match=r"\*\.tif: no file matches"):
+        find_files([str(tmp_path / "*.tif")])
+    with pytest.raises(DataError, match=r"gone\.png: no such file or folder"):
+        find_files([str(tmp_path / "gone.png")])
+    with pytest.raises(DataError, match="would be written to the same file"):
+        find_files([str(a), str(save(tmp_path / "y" / "a.jpg"))])
+
+
+def test_a_video_gives_its_frames_in_order(tmp_path: Path) -> None:
+    shades = [20, 120, 220]
+    write_video(tmp_path / "clip.mp4", [np.full((32, 48, 3), shade, np.uint8) for shade in shades])
+    frames = list(read_frames(tmp_path / "clip.mp4"))
+    assert [name for name, _ in frames] == ["clip_000001", "clip_000002", "clip_000003"]
+    assert all(image.shape == (32, 48, 3) and image.dtype == np.uint8 for _, image in frames)
+    np.testing.assert_allclose([image.mean() for _, image in frames], shades, atol=6)
+    ((name, image),) = read_frames(save(tmp_path / "a.png"))
+    assert name == "a"
+    assert (image == 7).all()
+
+
+def test_a_broken_video_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"not a video")
+    with pytest.raises(DataError, match=r"broken\.mp4: not readable as a video"):
+        list(read_frames(tmp_path / "broken.mp4"))
