@@ -62,6 +62,16 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("weights", help="a .safetensors file written by training")
     evaluate.add_argument("--split", help="train, val, test or another name (default: data.test_split)")
     evaluate.add_argument("--out", metavar="FILE.json", help="write the metrics as JSON too")
+    evaluate.add_argument("--csv", metavar="FILE.csv", help="write pixels, accuracy and IU of each class")
+    evaluate.add_argument("--confusion", metavar="FILE.png", help="draw the confusion matrix")
+    evaluate.add_argument(
+        "--trimap",
+        nargs="+",
+        type=int,
+        default=(),
+        metavar="PIXELS",
+        help="mean IU of the pixels so close to a boundary too",
+    )
     _add_precision(evaluate, default="float32")
     evaluate.set_defaults(run=_evaluate)
 
@@ -154,16 +164,20 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
 
     from .config import load_data_config
     from .inference import Predictor
-    from .report import class_table, metrics_as_dict, metrics_table
+    from .report import class_csv, class_table, metrics_as_dict, metrics_table, save_text, trimap_table
+    from .visualize import save_confusion
 
     data = load_data_config(overrides)
     predictor = Predictor(options.weights, precision=options.precision)
     split = options.split or data.test_split
     dataset = data.dataset(split)
-    metrics = predictor.evaluate(dataset, workers=data.workers)
+    metrics = predictor.evaluate(dataset, trimap=options.trimap, workers=data.workers)
     name = f"FCN-{predictor.model.config.stride}s"
     title = f"{data.kind} {split}, {len(dataset)} images"
-    Console().print(metrics_table({name: metrics}, title), class_table({name: metrics}, dataset.classes))
+    console = Console()
+    console.print(metrics_table({name: metrics}, title), class_table({name: metrics}, dataset.classes))
+    if metrics.trimap_iu:
+        console.print(trimap_table(metrics))
     if options.out:
         result = {
             "weights": str(options.weights),
@@ -172,11 +186,11 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
             "images": len(dataset),
             **metrics_as_dict(metrics, dataset.classes),
         }
-        out = Path(options.out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(result, indent=2), encoding="utf-8")
-        os.replace(temporary, out)
+        save_text(options.out, json.dumps(result, indent=2))
+    if options.csv:
+        save_text(options.csv, class_csv(metrics, dataset.classes))
+    if options.confusion:
+        save_confusion(options.confusion, metrics.confusion, dataset.classes)
     return 0
 
 
@@ -195,7 +209,8 @@ def _predict(options: argparse.Namespace, _: list[str]) -> int:
     files = find_files(options.images)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    labeled, failed = 0, []
+    labeled = 0
+    failed: list[Path] = []
     frames = _read(files, failed)
     while batch := list(islice(frames, options.batch)):
         for (name, image), labels in zip(batch, predictor([image for _, image in batch]), strict=True):

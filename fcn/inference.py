@@ -85,10 +85,10 @@ class Predictor:
     def __call__(self, image: ImageLike) -> np.ndarray: ...
 
     @overload
-    def __call__(self, image: Sequence[ImageLike]) -> list[np.ndarray]: ...
+    def __call__(self, image: list[Any] | tuple[Any, ...]) -> list[np.ndarray]: ...
 
     @torch.inference_mode()
-    def __call__(self, image: ImageLike | Sequence[ImageLike]) -> np.ndarray | list[np.ndarray]:
+    def __call__(self, image: ImageLike | list[Any] | tuple[Any, ...]) -> np.ndarray | list[np.ndarray]:
         """Labels ``[H, W]`` (uint8; int64 above 256 classes) at the image's own size; of several images a list.
 
         ``image``: a path, a PIL image of any mode, or an array ``[H, W]`` or ``[H, W, 1 | 3 | 4]`` (RGB order) of
@@ -96,7 +96,7 @@ class Predictor:
         ``DataError`` for anything else, naming the file.
         """
         if not isinstance(image, (list, tuple)):
-            return self._label([image])[0]  # type: ignore[list-item]
+            return self._label([image])[0]
         starts = range(0, len(image), self.batch)
         return [labels for start in starts for labels in self._label(image[start : start + self.batch])]
 
@@ -108,17 +108,25 @@ class Predictor:
         return labels
 
     @torch.inference_mode()
-    def evaluate(self, dataset: SegmentationDataset, *, workers: int = 0, progress: bool = True) -> Metrics:
+    def evaluate(
+        self,
+        dataset: SegmentationDataset,
+        *,
+        trimap: Sequence[int] = (),
+        workers: int = 0,
+        progress: bool = True,
+    ) -> Metrics:
         """One confusion matrix over the whole data set, each image at its own size.
 
-        Raises ``DataError`` if the data set's classes are not those of the weights.
+        ``trimap``: widths in pixels of bands along the boundaries, whose mean IU is wanted too. Raises ``DataError`` if
+        the data set's classes are not those of the weights.
         """
         if list(dataset.classes) != list(self.classes):
             raise DataError(
                 f"the data have classes {', '.join(dataset.classes)}; "
                 f"the weights were trained for {', '.join(self.classes)}"
             )
-        metrics = SegmentationMetrics(len(self.classes), dataset.ignore_index).to(self.device)
+        metrics = SegmentationMetrics(len(self.classes), dataset.ignore_index, trimap=trimap).to(self.device)
         loader = evaluation_loader(dataset, self.preprocessing, workers=workers)
         for batch in tqdm(loader, desc="evaluate", unit="image", disable=not progress, dynamic_ncols=True):
             for group in batch:

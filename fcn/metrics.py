@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -26,6 +28,8 @@ class Metrics:
     class_iu: list[float]
     class_accuracy: list[float]
     confusion: Tensor
+    trimap_iu: dict[int, float] = field(default_factory=dict)
+    """Mean IU of the pixels near a boundary, by the width of the band in pixels (see ``near_boundary``)."""
 
 
 def metrics_from_confusion(confusion: Tensor, absent: Absent = "exclude") -> Metrics:
@@ -66,19 +70,45 @@ def metrics_from_confusion(confusion: Tensor, absent: Absent = "exclude") -> Met
     )
 
 
+def near_boundary(target: Tensor, width: int) -> Tensor:
+    """The pixels of ``target`` ``[N, H, W]`` that have another label, void included, at most ``width`` pixels away.
+
+    Distance is that of a king on a chessboard. Scores in such a band, a trimap, say how well outlines are followed:
+    Kohli, Ladicky and Torr 2009; DeepLab's figures. Returns bool ``[N, H, W]``.
+    """
+    if width < 1:
+        raise ValueError(f"width must be at least 1 pixel, got {width}")
+    labels = target.float()[:, None]
+    # Some label in the window differs: its largest or its smallest does. (Padding takes part in neither.)
+    largest, smallest = (sign * F.max_pool2d(sign * labels, 2 * width + 1, 1, width) for sign in (1, -1))
+    near: Tensor = (largest != labels) | (smallest != labels)
+    return near[:, 0]
+
+
 class SegmentationMetrics(Metric):
     """Adds up the confusion matrix of a whole split, over batches and processes; ``compute`` gives its ``Metrics``."""
 
     full_state_update = False
     confusion: Tensor
 
-    def __init__(self, classes: int, ignore_index: int = 255, absent: Absent = "exclude", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        classes: int,
+        ignore_index: int = 255,
+        absent: Absent = "exclude",
+        trimap: Sequence[int] = (),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        if any(width < 1 for width in trimap):
+            raise ValueError(f"trimap must hold widths of at least 1 pixel, got {list(trimap)}")
+        self.trimap = tuple(trimap)
         self.classes = classes
         self.ignore_index = ignore_index
         self.absent: Absent = absent
-        # int64: float32 would lose counts above 2^24.
-        self.add_state("confusion", torch.zeros(classes, classes, dtype=torch.int64), dist_reduce_fx="sum")
+        # Of all pixels, then of those in each trimap. int64: float32 would lose counts above 2^24.
+        zeros = torch.zeros(1 + len(self.trimap), classes, classes, dtype=torch.int64)
+        self.add_state("confusion", zeros, dist_reduce_fx="sum")
 
     def update(self, labels: Tensor, target: Tensor) -> None:
         """Counts predicted ``labels`` against ``target``: integers of equal shape.
@@ -91,13 +121,16 @@ class SegmentationMetrics(Metric):
                 f"labels and target must have equal shapes, got {tuple(labels.shape)}, {tuple(target.shape)}"
             )
         counted = target != self.ignore_index
-        labels, target = labels[counted].long(), target[counted].long()
-        for name, values in (("target", target), ("labels", labels)):
+        for name, values in (("target", target[counted]), ("labels", labels[counted])):
             wrong = values[(values < 0) | (values >= self.classes)]
             if wrong.numel():
                 raise ValueError(f"{name} must be in [0, {self.classes}) or void, got {wrong[0].item()}")
-        pairs = torch.bincount(self.classes * target + labels, minlength=self.classes**2)
-        self.confusion += pairs.reshape(self.classes, self.classes)
+        pairs = self.classes * target.long() + labels.long()
+        for index, width in enumerate((None, *self.trimap)):
+            chosen = counted if width is None else counted & near_boundary(target, width)
+            counts = torch.bincount(pairs[chosen], minlength=self.classes**2)
+            self.confusion[index] += counts.reshape(self.classes, self.classes)
 
     def compute(self) -> Metrics:
-        return metrics_from_confusion(self.confusion, self.absent)
+        whole, *bands = (metrics_from_confusion(confusion, self.absent) for confusion in self.confusion)
+        return replace(whole, trimap_iu={width: band.mean_iu for width, band in zip(self.trimap, bands, strict=True)})

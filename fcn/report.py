@@ -1,9 +1,13 @@
-"""Metrics as tables for the terminal and as JSON."""
+"""Metrics as tables for the terminal, as JSON and as CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -46,7 +50,38 @@ def metrics_as_dict(metrics: Metrics, classes: Sequence[str]) -> dict[str, Any]:
     values["class_iu"] = {name: _finite(iu) for name, iu in zip(classes, metrics.class_iu, strict=True)}
     values["class_accuracy"] = {name: _finite(acc) for name, acc in zip(classes, metrics.class_accuracy, strict=True)}
     values["confusion"] = metrics.confusion.tolist()
+    values["trimap_iu"] = {str(width): _finite(iu) for width, iu in metrics.trimap_iu.items()}
     return values
+
+
+def trimap_table(metrics: Metrics) -> Table:
+    """Mean IU in percent of the pixels within some pixels of a boundary."""
+    table = Table(title="mean IU near boundaries")
+    table.add_column("pixels away", justify="right")
+    table.add_column("mean IU", justify="right")
+    for width, iu in metrics.trimap_iu.items():
+        table.add_row(f"up to {width}", _percent(iu))
+    return table
+
+
+def class_csv(metrics: Metrics, classes: Sequence[str]) -> str:
+    """One line for each class: its name, pixels, accuracy and IU in [0, 1]; empty where undefined."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("class", "pixels", "accuracy", "iu"))
+    pixels = metrics.confusion.sum(1).tolist()
+    for row in zip(classes, pixels, map(_finite, metrics.class_accuracy), map(_finite, metrics.class_iu), strict=True):
+        writer.writerow(row)
+    return text.getvalue()
+
+
+def save_text(path: str | Path, text: str) -> None:
+    """Written whole or not at all; missing folders are made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def _percent(value: float) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from torch import Tensor
 
 from .data import VOID, Color
 
@@ -100,6 +101,30 @@ def save_curves(path: str | Path, histories: Mapping[str, Sequence[Mapping[str, 
     grid[0, 0].set_ylabel("loss", color=INK)
     grid[1, 0].set_ylabel("validation mean IU", color=INK)
     grid[0, -1].legend(frameon=False, fontsize=9, labelcolor=INK)
+    save_figure(figure, path)
+
+
+def save_confusion(path: str | Path, confusion: Tensor, classes: Sequence[str]) -> None:
+    """A PNG of a confusion matrix ``[C, C]``: of each true class (row), what part got each label (column), in percent.
+
+    Rows of classes without true pixels stay empty.
+    """
+    truth = confusion.double().sum(1, keepdim=True)
+    parts = (100 * confusion.double() / truth).numpy()  # 0 / 0 is nan, which is not drawn.
+    count = len(classes)
+    figure = new_figure(1.8 + 0.42 * count, 1.6 + 0.42 * count)
+    axes = figure.subplots()
+    axes.imshow(parts, cmap="Blues", vmin=0, vmax=100)
+    for row, column in np.argwhere(parts >= 0.5):
+        value = parts[row, column]
+        color = "white" if value > 55 else INK
+        axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=color)
+    axes.set_xticks(range(count), classes, rotation=90, fontsize=9, color=INK)
+    axes.set_yticks(range(count), classes, fontsize=9, color=INK)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("labeled as, % of the true class", color=INK)
+    axes.set_ylabel("true class", color=INK)
     save_figure(figure, path)
 
 

@@ -43,7 +43,8 @@ def test_train_evaluate_predict_info(
 
     out = tmp_path / "metrics.json"
     data = ["--data.kind", "folder", "--data.root", str(shapes)]
-    assert main(["evaluate", str(weights), *data, "--out", str(out)]) == 0
+    extras = ["--csv", str(tmp_path / "c.csv"), "--confusion", str(tmp_path / "c.png"), "--trimap", "1", "4"]
+    assert main(["evaluate", str(weights), *data, "--out", str(out), *extras]) == 0
     printed = capsys.readouterr().out
     result = json.loads(out.read_text())
     assert result["images"] == 3
@@ -53,6 +54,11 @@ def test_train_evaluate_predict_info(
     assert "f.w. IU" in printed
     labeled = sum(int((np.asarray(Image.open(p)) != 255).sum()) for p in (shapes / "test/masks").iterdir())
     assert sum(map(sum, result["confusion"])) == labeled
+    assert set(result["trimap_iu"]) == {"1", "4"}
+    lines = (tmp_path / "c.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["class", "ground", "square", "disk"]
+    assert int(lines[1].split(",")[1]) == sum(result["confusion"][0])
+    assert Image.open(tmp_path / "c.png").format == "PNG"
 
     predictions = tmp_path / "predictions"
     images = str(shapes / "test/images")

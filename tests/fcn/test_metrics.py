@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from fcn.metrics import Metrics, SegmentationMetrics, metrics_from_confusion
+from fcn.metrics import Metrics, SegmentationMetrics, metrics_from_confusion, near_boundary
 
 # Truth 0: 6 right, 2 called 1. Truth 1: 1 called 0, 3 right, 4 called 2. No true pixel of class 2.
 HAND = torch.tensor([[6, 2, 0], [1, 3, 4], [0, 0, 0]])
@@ -129,3 +129,32 @@ def test_wrong_arguments() -> None:
         metrics_from_confusion(HAND, "skip")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"\[C, C\]"):
         metrics_from_confusion(HAND[:2])
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.data())
+def test_near_boundary_is_within_so_many_pixels_of_another_label(data: st.DataObject) -> None:
+    labels = data.draw(
+        hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 2))
+    )
+    width = data.draw(st.integers(1, 4))
+    found = near_boundary(torch.from_numpy(labels)[None], width)[0]
+    for (y, x), label in np.ndenumerate(labels):
+        window = labels[max(0, y - width) : y + width + 1, max(0, x - width) : x + width + 1]
+        assert bool(found[y, x]) == bool((window != label).any())
+
+
+def test_trimaps_are_scored_beside_the_whole() -> None:
+    """Half and half; wrong in the column at the boundary only: a narrow band has half its pixels wrong."""
+    target = torch.zeros(1, 6, 20, dtype=torch.int64)
+    target[:, :, 10:] = 1
+    labels = target.clone()
+    labels[:, :, 10] = 0
+    metric = SegmentationMetrics(2, trimap=(1, 5))
+    metric.update(labels, target)
+    metric.update(labels, target)
+    found = metric.compute()
+    assert found.pixel_accuracy == pytest.approx(19 / 20)
+    assert found.trimap_iu == pytest.approx({1: (1 / 2 + 0) / 2, 5: (5 / 6 + 4 / 5) / 2})
+    with pytest.raises(ValueError, match=r"widths of at least 1 pixel, got \[0\]"):
+        SegmentationMetrics(2, trimap=(0,))
