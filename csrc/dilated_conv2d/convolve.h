@@ -12,7 +12,7 @@ namespace {
 // x [images, rows, columns, read_channels]; weight [channels, taps, taps, read_channels]; out like x. kAligned: chunks of
 // 16 bytes of x and weight are whole and aligned; `aligned` says so of out.
 template <class S, class Math, int kM, int kN, bool kAligned>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<kM, kN, kAligned>)
 convolve(Convolution c, const S* __restrict__ x, const S* __restrict__ weight, const S* __restrict__ bias, bool relu,
          bool aligned, S* __restrict__ out) {
     constexpr int kStageSize = (kM + kN) * kDepthBytes;

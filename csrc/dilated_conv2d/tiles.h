@@ -18,6 +18,10 @@ constexpr int kDepthBytes = 64;  // of depth, of a row or column of the result
 template <class S>
 constexpr int kDepth = kDepthBytes / int(sizeof(S));
 
+// Blocks that a multiprocessor should hold; it says how many registers a thread may have.
+template <int kM, int kN, bool kAligned>
+constexpr int kBlocksAtOnce = kM * kN > 128 * 64 ? 2 : kM * kN > 64 * 64 || !kAligned ? 3 : 4;
+
 // A warp's part of the result, kRows x kColumns, as multiply_add holds it: v[i][j][2h + e] is row 16i + g + 8h, column
 // 8j + 2t + e.
 template <int kRows, int kColumns>
@@ -144,7 +148,7 @@ struct Fma {
     static FCN_D void multiply_rows(Accumulators<kRows, kColumns>& sum, const char* rows, int first_row, const char* columns,
                                     int first_column) {
         const int lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
-#pragma unroll
+#pragma unroll 1  // or loads are moved ahead until registers run out
         for (int chunk = 0; chunk < 4; ++chunk) {
             Pack<float, 4> b[kColumns / 8][2];
 #pragma unroll

@@ -29,7 +29,7 @@ FCN_D void advance(Walk& at, const Walk& by, int rows, int columns) {
 // grad [images, rows, columns, channels]; x [images, rows, columns, read_channels]; out [parts, channels, taps, taps,
 // read_channels]. Block x: tap and tile; block y: part.
 template <class S, class Math, class Out, int kTile, bool kAligned>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<kTile, kTile, kAligned>)
 multiply_pixels(Convolution c, const S* __restrict__ grad, const S* __restrict__ x, bool aligned, Out* __restrict__ out) {
     constexpr int kTileSize = kDepth<S> * kPitch<S, kTile>;
     constexpr int kChunksPerRow = kTile / kPack<S>, kPerThread = kTile / 32;
