@@ -42,7 +42,9 @@ __global__ void __launch_bounds__(kBlock) cross_entropy_pixels(const __grid_cons
         if (inside) {
             Softmax s{to_float(mine[0]), 0, 0, 0, 0};
 #pragma unroll 4
-            for (int i = 0, c = turn; i < classes; ++i, c = c + 1 < classes ? c + 1 : 0) s.peak = fmaxf(s.peak, to_float(mine[c]));
+            for (int i = 0, c = turn; i < classes; ++i, c = c + 1 < classes ? c + 1 : 0) {
+                s.peak = fmaxf(s.peak, to_float(mine[c]));
+            }
 #pragma unroll 4
             for (int i = 0, c = turn; i < classes; ++i, c = c + 1 < classes ? c + 1 : 0) {
                 const float d = to_float(mine[c]) - s.peak;

@@ -30,44 +30,63 @@ convolve(Convolution c, const S* __restrict__ x, const S* __restrict__ weight, c
 
     char* const shared = dynamic_shared<char>();
     const int thread = int(threadIdx.x), warp = thread / 32;
-    // What this thread copies in each stage: one chunk in depth, of these rows (pixels) and columns (filters).
-    const int chunk = thread % 4, first = thread / 4;
+    // What this thread copies in each stage: one chunk in depth, of these rows (pixels) and columns (filters). Where they
+    // lie is settled once, in chunks; a stage adds one number to all pixels and one to all filters.
+    using Offset = std::conditional_t<kAligned, uint32_t, int64_t>;
+    constexpr int kUnit = kAligned ? kPack<S> : 1;
+    const int chunk = thread % 4, first = thread / 4, taps = rows.taps * columns.taps;
+    const int64_t units = c.read_channels / kUnit;  // of a pixel
     int pixel_row[kRowsPerThread], pixel_column[kRowsPerThread];
+    Offset pixel_at[kRowsPerThread], filter_at[kColumnsPerThread];
 #pragma unroll
     for (int i = 0; i < kRowsPerThread; ++i) {
         const int pixel = first + 32 * i;
         pixel_row[i] = top + pixel / c.tile_columns;
         pixel_column[i] = left + pixel % c.tile_columns;
+        pixel_at[i] = Offset((int64_t(pixel_row[i]) * columns.read_size + pixel_column[i]) * units);
         if (pixel_row[i] >= bottom || pixel_column[i] >= right) pixel_row[i] = -(1 << 30);  // sees nothing
+    }
+#pragma unroll
+    for (int i = 0; i < kColumnsPerThread; ++i) {  // columns beyond the last filter are copies of it, and go nowhere
+        filter_at[i] = Offset(int64_t(min(first_channel + first + 32 * i, c.channels - 1)) * taps * units);
     }
     const Range tap_rows = seeing_taps(rows, top, bottom - 1), tap_columns = seeing_taps(columns, left, right - 1);
     const int depths = (c.read_channels + kDepth<S> - 1) / kDepth<S>;
     const int stages = (tap_rows.end - tap_rows.first) * (tap_columns.end - tap_columns.first) * depths;
 
-    int tap_y = tap_rows.first, tap_x = tap_columns.first, depth = chunk * kPack<S>;
-    const auto copy_stage = [&](int slot) {
-        char* const pixels = shared + slot * kStageSize + row_chunk(first, chunk);
-        char* const filters = pixels + kM * kDepthBytes;
-        const int count = c.read_channels - depth, down = rows.offset(tap_y), across = columns.offset(tap_x);
+    int tap_y = tap_rows.first, tap_x = tap_columns.first, depth = 0;
+    unsigned inside = 0;  // bit i: pixel i of this thread sees something with this tap
+    const S *seen = x, *filters = weight;
+    const auto enter_tap = [&] {
+        const int down = rows.offset(tap_y), across = columns.offset(tap_x);
+        inside = 0;
 #pragma unroll
         for (int i = 0; i < kRowsPerThread; ++i) {
-            const int v = pixel_row[i] + down, u = pixel_column[i] + across;
-            const bool inside = unsigned(v) < unsigned(rows.read_size) && unsigned(u) < unsigned(columns.read_size) && count > 0;
-            const int64_t at = (int64_t(image) * rows.read_size + v) * columns.read_size + u;
-            const S* const from = inside ? x + at * c.read_channels + depth : x;
-            copy_chunk<S, kAligned>(pixels + 32 * i * kDepthBytes, from, inside ? count : 0);
+            const bool exists = unsigned(pixel_row[i] + down) < unsigned(rows.read_size) &&
+                                unsigned(pixel_column[i] + across) < unsigned(columns.read_size);
+            inside |= unsigned(exists) << i;
         }
-        const int tap = tap_y * columns.taps + tap_x, taps = rows.taps * columns.taps;
+        seen = x + ((int64_t(image) * rows.read_size + down) * columns.read_size + across) * c.read_channels + chunk * kPack<S>;
+        filters = weight + (int64_t(tap_y) * columns.taps + tap_x) * c.read_channels + chunk * kPack<S>;
+    };
+    const auto copy_stage = [&](int slot) {
+        if (depth == 0) enter_tap();
+        char* const to = shared + slot * kStageSize + row_chunk(first, chunk);
+        const int count = c.read_channels - depth - chunk * kPack<S>;
+        const unsigned exist = count > 0 ? inside : 0;
+#pragma unroll
+        for (int i = 0; i < kRowsPerThread; ++i) {
+            const S* const from = seen + int64_t(pixel_at[i]) * kUnit;
+            copy_chunk<S, kAligned>(to + 32 * i * kDepthBytes, from, exist >> i & 1 ? count : 0);
+        }
 #pragma unroll
         for (int i = 0; i < kColumnsPerThread; ++i) {
-            const int channel = first_channel + first + 32 * i;
-            const bool inside = channel < c.channels && count > 0;
-            const S* const from = inside ? weight + (int64_t(channel) * taps + tap) * c.read_channels + depth : weight;
-            copy_chunk<S, kAligned>(filters + 32 * i * kDepthBytes, from, inside ? count : 0);
+            const S* const from = filters + int64_t(filter_at[i]) * kUnit;
+            copy_chunk<S, kAligned>(to + (kM + 32 * i) * kDepthBytes, from, count);
         }
-        depth += kDepth<S>;
-        if (depth >= depths * kDepth<S>) {
-            depth = chunk * kPack<S>;
+        seen += kDepth<S>, filters += kDepth<S>, depth += kDepth<S>;
+        if (depth >= c.read_channels) {
+            depth = 0;
             if (++tap_x == tap_columns.end) tap_x = tap_columns.first, ++tap_y;
         }
     };
@@ -88,16 +107,15 @@ convolve(Convolution c, const S* __restrict__ x, const S* __restrict__ weight, c
     }
     copy_async_wait<0>();
 
-    const auto finish = [&](float value, int column) {
-        if (bias && first_channel + column < c.channels) value += to_float(bias[first_channel + column]);
-        return relu && value < 0 ? 0.0f : value;
+    const auto bias_of = [&](int column) {
+        return bias && first_channel + column < c.channels ? to_float(bias[first_channel + column]) : 0.0f;
     };
     const auto destination = [&](int row) -> S* {
         const int v = top + row / c.tile_columns, u = left + row % c.tile_columns;
         if (v >= bottom || u >= right) return nullptr;
         return out + ((int64_t(image) * rows.size + v) * columns.size + u) * c.channels + first_channel;
     };
-    store_tile<S, kM, kN>(sum, shared, c.channels - first_channel, aligned, finish, destination);
+    store_tile<S, kM, kN>(sum, shared, c.channels - first_channel, aligned, relu, bias_of, destination);
 }
 
 }  // namespace

@@ -43,18 +43,21 @@ Convolution convolution(const Tensor& read, const Tensor& written, const int64_t
     return {axis(0), axis(1), int(written.size[0]), int(read.size[1]), int(written.size[1]), 1, 1};
 }
 
-// Whether rows of `channels` numbers of this map are whole chunks of 16 bytes.
+// Whether rows of `channels` numbers of this tensor are whole chunks of 16 bytes, no more of them than 32 bits count.
 template <class S>
 bool chunks_aligned(const Tensor& t, int64_t channels) {
-    return channels % kPack<S> == 0 && reinterpret_cast<uintptr_t>(t.data) % 16 == 0;
+    const int64_t chunks = t.size[0] * t.size[1] * t.size[2] * t.size[3] / kPack<S>;
+    return channels % kPack<S> == 0 && reinterpret_cast<uintptr_t>(t.data) % 16 == 0 && chunks <= UINT32_MAX;
 }
 
 template <class S, class Math, int kM, int kN, bool kAligned>
 void launch_convolve(Convolution c, const DilatedConv2dArgs& args, cudaStream_t stream) {
     choose_rectangle(c, kM);
-    const int64_t blocks = c.images * ceil_div(c.rows.size, c.tile_rows) * ceil_div(c.columns.size, c.tile_columns) * ceil_div(c.channels, kN);
+    const int64_t rectangles = c.images * ceil_div(c.rows.size, c.tile_rows) * ceil_div(c.columns.size, c.tile_columns);
+    const int64_t blocks = rectangles * ceil_div(c.channels, kN);
     if (blocks > INT32_MAX) throw std::invalid_argument("out: too many pixels for one launch");
-    launch(convolve<S, Math, kM, kN, kAligned>, unsigned(blocks), kThreads, shared_bytes<S, kM, kN>((kM + kN) * kDepthBytes), stream, c,
+    const int shared = shared_bytes<S, kM, kN>((kM + kN) * kDepthBytes);
+    launch(convolve<S, Math, kM, kN, kAligned>, unsigned(blocks), kThreads, shared, stream, c,
            static_cast<const S*>(args.x.data), static_cast<const S*>(args.weight.data), static_cast<const S*>(args.bias.data),
            args.relu, chunks_aligned<S>(args.out, c.channels), static_cast<S*>(args.out.data));
 }
@@ -72,7 +75,8 @@ void convolve_with(const Convolution& c, const DilatedConv2dArgs& args, cudaStre
 }
 
 template <class S, class Math, class Out, int kTile, bool kAligned>
-void launch_multiply(const Convolution& c, const DilatedConv2dWeightArgs& args, const Tensor& out, int parts, cudaStream_t stream) {
+void launch_multiply(const Convolution& c, const DilatedConv2dWeightArgs& args, const Tensor& out, int parts,
+                     cudaStream_t stream) {
     const int64_t blocks = ceil_div(c.channels, kTile) * ceil_div(c.read_channels, kTile) * c.rows.taps * c.columns.taps;
     if (blocks > INT32_MAX) throw std::invalid_argument("grad_weight: too many filters for one launch");
     launch(multiply_pixels<S, Math, Out, kTile, kAligned>, dim3(unsigned(blocks), unsigned(parts)), kThreads,
@@ -111,6 +115,9 @@ void dilated_conv2d_backward_weight(const DilatedConv2dWeightArgs& args, cudaStr
     const Tensor& out = args.grad_weight;
     const int64_t taps[] = {out.size[2], out.size[3]}, origin[] = {-args.padding[0], -args.padding[1]};
     const Convolution c = convolution(args.x, args.grad, taps, args.dilation, origin);
+    for (const Tensor* t : {&args.x, &args.grad}) {
+        if (t->size[0] * t->size[2] * t->size[3] > INT32_MAX) throw std::invalid_argument("x and grad: want at most 2^31 pixels");
+    }
     const auto multiply = [&](auto* number, const Tensor& to, int parts) {
         using Out = std::remove_pointer_t<decltype(number)>;
         if constexpr (std::is_same_v<S, float>) {

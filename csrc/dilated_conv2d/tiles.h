@@ -94,7 +94,9 @@ struct TensorCores {
         for (int step = 0; step < 2; ++step) {
             uint32_t b[kColumns / 8][2];
 #pragma unroll
-            for (int j = 0; j < kColumns / 16; ++j) load_columns<kTile>(b[2 * j], b[2 * j + 1], columns, step, first_column + 16 * j);
+            for (int j = 0; j < kColumns / 16; ++j) {
+                load_columns<kTile>(b[2 * j], b[2 * j + 1], columns, step, first_column + 16 * j);
+            }
 #pragma unroll
             for (int i = 0; i < kRows / 16; ++i) {
                 uint32_t a[4];
@@ -150,26 +152,17 @@ struct Fma {
         const int lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
 #pragma unroll 1  // or loads are moved ahead until registers run out
         for (int chunk = 0; chunk < 4; ++chunk) {
-            Pack<float, 4> b[kColumns / 8][2];
+            Pack<float, 4> a[kRows / 8];
 #pragma unroll
-            for (int j = 0; j < kColumns / 8; ++j) {
+            for (int i = 0; i < kRows / 8; ++i) a[i] = chunk_at(rows, row_chunk(first_row + 8 * i + g, chunk));
 #pragma unroll
-                for (int e = 0; e < 2; ++e) b[j][e] = chunk_at(columns, row_chunk(first_column + 8 * j + 2 * t + e, chunk));
-            }
+            for (int j = 0; j < kColumns / 4; ++j) {
+                const Pack<float, 4> b = chunk_at(columns, row_chunk(first_column + j / 2 * 8 + 2 * t + j % 2, chunk));
 #pragma unroll
-            for (int i = 0; i < kRows / 16; ++i) {
+                for (int i = 0; i < kRows / 8; ++i) {
+                    float& d = sum.v[i / 2][j / 2][i % 2 * 2 + j % 2];
 #pragma unroll
-                for (int h = 0; h < 2; ++h) {
-                    const Pack<float, 4> a = chunk_at(rows, row_chunk(first_row + 16 * i + g + 8 * h, chunk));
-#pragma unroll
-                    for (int j = 0; j < kColumns / 8; ++j) {
-#pragma unroll
-                        for (int e = 0; e < 2; ++e) {
-                            float& d = sum.v[i][j][2 * h + e];
-#pragma unroll
-                            for (int k = 0; k < 4; ++k) d = fmaf(a.v[k], b[j][e].v[k], d);
-                        }
-                    }
+                    for (int k = 0; k < 4; ++k) d = fmaf(a[i].v[k], b.v[k], d);
                 }
             }
         }
@@ -214,11 +207,11 @@ private:
     }
 };
 
-// Gathers a block's result in shared memory, so that it leaves in chunks of 16 bytes. `finish(value, column)` is what is
-// stored, `destination(row)` where row of the tile goes (null: nowhere). Only the first `columns` of a row exist.
-template <class Out, int kM, int kN, class Finish, class Destination>
-FCN_D void store_tile(const Accumulators<kM / 2, kN / 2>& sum, char* shared, int columns, bool aligned, const Finish& finish,
-                      const Destination& destination) {
+// Gathers a block's result in shared memory, so that it leaves in chunks of 16 bytes. `addend(column)` is added to a column,
+// `destination(row)` is where a row of the tile goes (null: nowhere). Only the first `columns` of a row exist.
+template <class Out, int kM, int kN, class Addend, class Destination>
+FCN_D void store_tile(const Accumulators<kM / 2, kN / 2>& sum, char* shared, int columns, bool aligned, bool relu,
+                      const Addend& addend, const Destination& destination) {
     constexpr int kRow = kN + kPack<Out>;  // one more chunk: rows of a column lie in different banks
     const int thread = int(threadIdx.x), lane = thread % 32, warp = thread / 32, g = lane / 4, t = lane % 4;
     Out* const tile = reinterpret_cast<Out*>(shared);
@@ -226,6 +219,7 @@ FCN_D void store_tile(const Accumulators<kM / 2, kN / 2>& sum, char* shared, int
 #pragma unroll
     for (int j = 0; j < kN / 16; ++j) {
         const int column = warp % 2 * (kN / 2) + 8 * j + 2 * t;
+        const float added[2] = {addend(column), addend(column + 1)};
 #pragma unroll
         for (int i = 0; i < kM / 32; ++i) {
 #pragma unroll
@@ -233,7 +227,10 @@ FCN_D void store_tile(const Accumulators<kM / 2, kN / 2>& sum, char* shared, int
                 const int row = warp / 2 * (kM / 2) + 16 * i + g + 8 * h;
                 Pack<Out, 2> pair;
 #pragma unroll
-                for (int e = 0; e < 2; ++e) pair.v[e] = from_float<Out>(finish(sum.v[i][j][2 * h + e], column + e));
+                for (int e = 0; e < 2; ++e) {
+                    const float value = sum.v[i][j][2 * h + e] + added[e];
+                    pair.v[e] = from_float<Out>(relu && value < 0 ? 0.0f : value);
+                }
                 store_pack(tile + row * kRow + column, pair);
             }
         }

@@ -59,23 +59,21 @@ multiply_pixels(Convolution c, const S* __restrict__ grad, const S* __restrict__
 #pragma unroll
         for (int i = 0; i < kPerThread; ++i) at[i] = walk(first_stage * kDepth<S> + first + kStep * i, height, width);
     }
-    const int row_count = c.channels - first_row - chunk * kPack<S>, column_count = c.read_channels - first_column - chunk * kPack<S>;
+    const int row = first_row + chunk * kPack<S>, column = first_column + chunk * kPack<S>;
+    const S* const grad_here = grad + (int64_t(down.first) * columns.size + across.first) * c.channels + row;
+    const int seen_row = down.first + rows.offset(tap_y), seen_column = across.first + columns.offset(tap_x);
+    const S* const x_here = x + (int64_t(seen_row) * columns.read_size + seen_column) * c.read_channels + column;
     const auto copy_stage = [&](int slot) {
-        char* const shared_rows = shared + slot * 2 * kTileSize;
+        char* const to_rows = shared + slot * 2 * kTileSize;
 #pragma unroll
         for (int i = 0; i < kPerThread; ++i) {
             const bool exists = at[i].image < c.images;
-            const int v = down.first + at[i].row, u = across.first + at[i].column;
-            const int64_t pixel = (int64_t(at[i].image) * rows.size + v) * columns.size + u;
-            const int64_t seen = (int64_t(at[i].image) * rows.read_size + v + rows.offset(tap_y)) * columns.read_size + u +
-                                 columns.offset(tap_x);
-            const bool row_exists = exists && row_count > 0, column_exists = exists && column_count > 0;
-            char* const to = shared_rows + column_chunk<S, kTile>(first + kStep * i, chunk);
-            copy_chunk<S, kAligned>(to, row_exists ? grad + pixel * c.channels + first_row + chunk * kPack<S> : grad,
-                                    row_exists ? row_count : 0);
-            copy_chunk<S, kAligned>(to + kTileSize,
-                                    column_exists ? x + seen * c.read_channels + first_column + chunk * kPack<S> : x,
-                                    column_exists ? column_count : 0);
+            const int pixel = (at[i].image * rows.size + at[i].row) * columns.size + at[i].column;
+            const int seen = (at[i].image * rows.read_size + at[i].row) * columns.read_size + at[i].column;
+            char* const to = to_rows + column_chunk<S, kTile>(first + kStep * i, chunk);
+            const int row_count = exists ? c.channels - row : 0, column_count = exists ? c.read_channels - column : 0;
+            copy_chunk<S, kAligned>(to, grad_here + int64_t(pixel) * c.channels, row_count);
+            copy_chunk<S, kAligned>(to + kTileSize, x_here + int64_t(seen) * c.read_channels, column_count);
             advance(at[i], by, height, width);
         }
     };
@@ -91,8 +89,8 @@ multiply_pixels(Convolution c, const S* __restrict__ grad, const S* __restrict__
         __syncthreads();
         if (stage + kStages - 1 < stages) copy_stage((stage + kStages - 1) % kStages);
         copy_async_commit();
-        const char* const shared_rows = shared + stage % kStages * 2 * kTileSize;
-        Math::template multiply_columns<kTile>(sum, shared_rows, warp / 2 * (kTile / 2), shared_rows + kTileSize,
+        const char* const staged_rows = shared + stage % kStages * 2 * kTileSize;
+        Math::template multiply_columns<kTile>(sum, staged_rows, warp / 2 * (kTile / 2), staged_rows + kTileSize,
                                                warp % 2 * (kTile / 2));
     }
     copy_async_wait<0>();
@@ -102,8 +100,8 @@ multiply_pixels(Convolution c, const S* __restrict__ grad, const S* __restrict__
         const int64_t filter = int64_t(blockIdx.y) * c.channels + first_row + row;
         return out + (filter * taps + tap) * c.read_channels + first_column;
     };
-    store_tile<Out, kTile, kTile>(sum, shared, c.read_channels - first_column, aligned, [](float value, int) { return value; },
-                                  destination);
+    const auto nothing = [](int) { return 0.0f; };
+    store_tile<Out, kTile, kTile>(sum, shared, c.read_channels - first_column, aligned, false, nothing, destination);
 }
 
 // out[i] = parts[0][i] + parts[1][i] + ...
