@@ -1,4 +1,4 @@
-"""The command line: ``fcn train | evaluate | predict | info | convert | experiment | demo``."""
+"""The command line: ``fcn train | evaluate | predict | info | convert | experiment | data | demo``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from .experiments import experiments, show, write
 EPILOGS = {
     "train": "Every key of the recipe can be overridden: --stages.epochs [20,20,20] --data.root FOLDER. "
     "'fcn train --keys' lists them.",
-    "evaluate": "The data are chosen as in a recipe: --data.kind camvid|voc|folder|mri --data.root FOLDER.",
+    "evaluate": "The data are chosen as in a recipe: --data.kind camvid|voc|folder|... --data.root FOLDER "
+    "(kinds: 'fcn train --keys').",
+    "data": "--data.kind voc|sbd|nyud|... says which data set it is where the folder does not tell "
+    "(kinds: 'fcn train --keys').",
 }
 
 
@@ -118,6 +121,18 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
         each.add_argument("--out", metavar="DIR", help="write NAME.md, NAME.json and NAME.png here")
         each.set_defaults(run=_experiment)
+
+    data = commands.add_parser("data", help="what a data set on disk holds, and what is wrong with it")
+    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
+    check = actions.add_parser(
+        "check",
+        help="read every file: classes, void, values out of range, sizes, overlap of splits",
+        epilog=EPILOGS["data"] + " Exit code 1: there are problems.",
+    )
+    check.add_argument("root", help="folder of the data set")
+    check.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: those of the data set that are there")
+    check.add_argument("--out", metavar="FILE.json", help="write everything as JSON too")
+    check.set_defaults(run=_data_check)
 
     demo = commands.add_parser("demo", help="train and score a small network on real images, in minutes on a CPU")
     demo.add_argument("--out", default="runs/demo", metavar="DIR")
@@ -307,6 +322,40 @@ def _experiment(options: argparse.Namespace, _: list[str]) -> int:
         for path in write(result, name, given, torch.device(options.device), Path(options.out)):
             print(f"wrote {path}")
     return 0
+
+
+def _data_check(options: argparse.Namespace, overrides: list[str]) -> int:
+    from rich.console import Console
+
+    from .config import load_data_config
+    from .data import KINDS, DataError, FileDataset, MissingSplitError, recognize
+    from .data.check import check, tables
+    from .report import save_text
+
+    if not any(word.split("=")[0] == "--data.kind" for word in overrides):
+        overrides = [f"--data.kind={recognize(Path(options.root).expanduser())}", *overrides]
+    data = load_data_config([f"--data.root={options.root}", *overrides])
+    if data.kind not in KINDS:
+        raise DataError(f"data.kind: {data.kind} has no files to check")
+    splits: dict[str, FileDataset | DataError] = {}
+    for split in options.splits or KINDS[data.kind].splits:
+        try:
+            dataset = data.dataset(split)
+            assert isinstance(dataset, FileDataset)  # all of KINDS are
+            splits[split] = dataset
+        except DataError as error:
+            if options.splits or not isinstance(error, MissingSplitError):
+                splits[split] = error
+    if not splits:
+        raise DataError(f"{options.root}: no split of a {data.kind} data set here (--data.kind, --splits)")
+    report = check(splits)
+    Console().print(*tables(report, f"{data.kind}: {options.root}"))
+    if not report.problems:
+        print("No problems found.")
+    if options.out:
+        result = {"data": data.kind, "root": options.root, **report.as_dict()}
+        save_text(options.out, json.dumps(result, indent=2))
+    return 1 if report.problems else 0
 
 
 def _demo(options: argparse.Namespace, _: list[str]) -> int:

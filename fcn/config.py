@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentParser
 
-from .data import Augmentation, SegmentationDataset, camvid, folder, mri, voc
+from .data import KINDS, Augmentation, SegmentationDataset, folder, mri
 
 
 class ConfigError(ValueError):
@@ -24,25 +24,30 @@ class ConfigError(ValueError):
 class DataConfig:
     """Which images. ``mri`` (in the nilearn package) needs no root; ``folder`` is any folder of images and masks.
 
+    kind: mri, or one of ``fcn.data.KINDS``: camvid, voc, sbd, nyud (_hha, _color_depth, _color_hha), siftflow
+        (_geometric), pascal_context (59), cityscapes, ade20k, folder.
+    train_split, val_split, test_split: where splits are lists, they join and subtract: train+val-seg11valid.
     images, masks: names of the two folders (``folder`` only).
-    preprocessing: ``fit`` (mean and deviation of the training images), or that of pretrained weights: ``caffe_vgg``
-        or ``imagenet`` (torchvision).
+    preprocessing: ``fit`` (mean and deviation of the training images), that of pretrained weights: ``caffe_vgg``
+        or ``imagenet`` (torchvision), or ``published``: what the authors' networks for these data were given.
     workers: processes that read images; 0 reads in the training process.
     """
 
-    kind: Literal["camvid", "voc", "folder", "mri"]
+    kind: str
     root: str | None = None
     images: str = "images"
     masks: str = "masks"
     train_split: str = "train"
     val_split: str = "val"
     test_split: str = "test"
-    preprocessing: Literal["fit", "caffe_vgg", "imagenet"] = "fit"
+    preprocessing: Literal["fit", "caffe_vgg", "imagenet", "published"] = "fit"
     augment: Augmentation = field(default_factory=Augmentation)
     batch_size: int = 1
     workers: int = 0
 
     def __post_init__(self) -> None:
+        if self.kind not in (*KINDS, "mri"):
+            raise ValueError(f"data.kind must be one of {', '.join((*KINDS, 'mri'))}, got {self.kind!r}")
         _positive("data.batch_size", self.batch_size)
 
     def dataset(self, split: str) -> SegmentationDataset:
@@ -56,7 +61,7 @@ class DataConfig:
             raise ConfigError(f"data.root: {root} is not a folder")
         if self.kind == "folder":
             return folder(root, split, self.images, self.masks)
-        return {"camvid": camvid, "voc": voc}[self.kind](root, split)
+        return KINDS[self.kind].load(root, split)
 
 
 @dataclass

@@ -43,14 +43,16 @@ class Preprocessing:
 
     def __call__(self, image: np.ndarray[Any, Any]) -> Tensor:
         """A uint8 image ``[H, W]``, ``[H, W, 3]`` (RGB) or ``[H, W, 4]`` (alpha is dropped) as float32 ``[C, H, W]``;
-        with further channels ``[H, W, C]``.
+        with further channels uint8 or float32 ``[H, W, C]``.
 
         Gray images are repeated into three channels and colors made gray as the network asks. Raises ``TypeError`` or
         ``ValueError`` for anything else.
         """
         if self.channels > 3 and (image.ndim != 3 or image.shape[2] != self.channels):
             raise ValueError(f"image must be [H, W, {self.channels}], got shape {image.shape}")
-        values = _rgb(image[:, :, :3] if self.channels > 3 else image).astype(np.float32)
+        if self.channels > 3 and image.dtype not in (np.uint8, np.float32):
+            raise TypeError(f"image must be uint8 or float32, got {image.dtype}")
+        values = (image[:, :, :3] if self.channels > 3 else _rgb(image)).astype(np.float32)
         if self.channel_order == "gray":
             values = (values @ _LUMA)[:, :, None] if image.ndim == 3 else values[:, :, :1]
         elif self.channel_order == "bgr":

@@ -227,6 +227,10 @@ def _initial_model(
 def _preprocessing(recipe: Recipe, train_set: SegmentationDataset) -> Preprocessing:
     if recipe.data.preprocessing == "fit":
         return Preprocessing.fit(train_set[index]["image"] for index in range(len(train_set)))
+    if recipe.data.preprocessing == "published":
+        if train_set.published is None:
+            raise ConfigError(f"data.preprocessing: there is no published one for {recipe.data.kind} data; take fit")
+        return train_set.published
     return {"caffe_vgg": CAFFE_VGG, "imagenet": IMAGENET}[recipe.data.preprocessing]
 
 

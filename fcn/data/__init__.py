@@ -1,35 +1,62 @@
 """Data sets, augmentation and batches."""
 
+from .ade20k import ade20k
 from .augment import Augmentation
 from .batches import Batch, Group, ShuffledBatches, collate, evaluation_loader, training_loader
-from .dataset import ArrayDataset, FileDataset, Sample, SegmentationDataset
-from .files import VOID, DataError, read_image, read_labels, write_labels
-from .folders import camvid, folder, voc
+from .camvid import camvid
+from .cityscapes import cityscapes
+from .dataset import ArrayDataset, FileDataset, Sample, SegmentationDataset, TaskDataset
+from .files import VOID, DataError, MissingSplitError, read_image
+from .folders import folder
+from .labels import Codes, read_labels, write_labels
 from .mri import mri
+from .nyud import nyud, nyud_color_depth, nyud_color_hha, nyud_hha
 from .palette import Color, voc_palette
+from .pascal_context import pascal_context, pascal_context59
+from .registry import KINDS, Kind, recognize
+from .siftflow import siftflow, siftflow_geometric, siftflow_tasks
 from .sources import find_files, read_frames
+from .voc import sbd, voc
 
 __all__ = [
+    "KINDS",
     "VOID",
     "ArrayDataset",
     "Augmentation",
     "Batch",
+    "Codes",
     "Color",
     "DataError",
     "FileDataset",
     "Group",
+    "Kind",
+    "MissingSplitError",
     "Sample",
     "SegmentationDataset",
     "ShuffledBatches",
+    "TaskDataset",
+    "ade20k",
     "camvid",
+    "cityscapes",
     "collate",
     "evaluation_loader",
     "find_files",
     "folder",
     "mri",
+    "nyud",
+    "nyud_color_depth",
+    "nyud_color_hha",
+    "nyud_hha",
+    "pascal_context",
+    "pascal_context59",
     "read_frames",
     "read_image",
     "read_labels",
+    "recognize",
+    "sbd",
+    "siftflow",
+    "siftflow_geometric",
+    "siftflow_tasks",
     "training_loader",
     "voc",
     "voc_palette",

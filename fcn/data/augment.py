@@ -35,31 +35,39 @@ class Augmentation:
     def resize_and_mirror(
         self, image: np.ndarray, target: np.ndarray, random: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 ``[H, W(, 3)]`` and ``[H, W]`` in, the same out."""
+        """``[H, W(, C)]`` and ``[(T, )H, W]`` in, the same out."""
         factor = np.exp(random.uniform(*np.log(self.scale)))
-        size = (max(1, round(target.shape[1] * factor)), max(1, round(target.shape[0] * factor)))
-        if size != (target.shape[1], target.shape[0]):
-            image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-            target = np.asarray(Image.fromarray(target).resize(size, Image.Resampling.NEAREST))
+        height, width = target.shape[-2:]
+        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        if size != (width, height):
+            image = _resized(image, size, Image.Resampling.BILINEAR, axis=2)
+            target = _resized(target, size, Image.Resampling.NEAREST, axis=0)
         if self.mirror and random.random() < 0.5:
-            image, target = image[:, ::-1], target[:, ::-1]
+            image, target = image[:, ::-1], target[..., ::-1]
         return np.ascontiguousarray(image), np.ascontiguousarray(target)
 
     def cut(self, image: Tensor, target: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Preprocessed ``[C, H, W]`` (0 is the mean color) and ``[H, W]``, cropped."""
+        """Preprocessed ``[C, H, W]`` (0 is the mean color) and ``[(T, )H, W]``, cropped."""
         if self.crop is None:
             return image, target
-        (height, width), (rows, columns) = self.crop, target.shape
+        (height, width), (rows, columns) = self.crop, target.shape[-2:]
         padding = (0, max(0, width - columns), 0, max(0, height - rows))
         if any(padding):
             image = F.pad(image, padding)
             target = F.pad(target, padding, value=VOID)
-        top = int(random.integers(target.shape[0] - height + 1))
-        left = int(random.integers(target.shape[1] - width + 1))
+        top = int(random.integers(target.shape[-2] - height + 1))
+        left = int(random.integers(target.shape[-1] - width + 1))
         window = (slice(top, top + height), slice(left, left + width))
-        return image[(..., *window)].contiguous(), target[window].contiguous()
+        return image[(..., *window)].contiguous(), target[(..., *window)].contiguous()
 
 
 def to_tensor(target: np.ndarray) -> Tensor:
-    """Labels uint8 ``[H, W]`` as a tensor of its own memory."""
+    """Labels uint8 ``[(T, )H, W]`` as a tensor of its own memory."""
     return torch.from_numpy(np.array(target, dtype=np.uint8))
+
+
+def _resized(array: np.ndarray, size: tuple[int, int], resampling: Image.Resampling, axis: int) -> np.ndarray:
+    """``[H, W]`` or further planes along ``axis``, uint8 or float32, resized to (width, height)."""
+    if array.ndim == 3:
+        return np.stack([_resized(plane, size, resampling, axis) for plane in np.moveaxis(array, axis, 0)], axis)
+    return np.asarray(Image.fromarray(np.ascontiguousarray(array)).resize(size, resampling))

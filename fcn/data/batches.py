@@ -26,7 +26,7 @@ class Group(TypedDict):
     """Images of one size."""
 
     image: Tensor  # float32 [N, C, H, W], preprocessed
-    target: Tensor  # uint8 [N, H, W], 255 = void
+    target: Tensor  # uint8 [N, H, W], 255 = void; of several tasks [N, T, H, W]
 
 
 Batch = list[Group]
@@ -68,7 +68,7 @@ def evaluation_loader(
 
 
 def collate(samples: Sequence[tuple[Tensor, Tensor]]) -> Batch:
-    """(image ``[C, H, W]``, target ``[H, W]``) pairs to groups of equal size, in order of first appearance."""
+    """(image ``[C, H, W]``, target ``[(T, )H, W]``) pairs to groups of equal size, in order of first appearance."""
     sizes: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
     for image, target in samples:
         sizes.setdefault(target.shape, []).append((image, target))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 
-from .files import VOID, DataError, read_image, read_labels
+from ..preprocessing import Preprocessing
+from .files import VOID, DataError, read_image
+from .labels import Codes, read_indices
+from .listing import Pair
 from .palette import Color
 
 
 class Sample(TypedDict):
-    image: np.ndarray  # uint8 [H, W, 3] or [H, W]
-    target: np.ndarray  # uint8 [H, W], 255 = void
+    image: np.ndarray  # uint8 [H, W, 3] or [H, W]; with further channels uint8 or float32 [H, W, C]
+    target: np.ndarray  # uint8 [H, W], 255 = void; of several tasks [T, H, W]
     name: str
 
 
@@ -25,6 +28,8 @@ class SegmentationDataset:
     ignore_index = VOID
     classes: list[str]
     palette: list[Color]
+    published: Preprocessing | None = None
+    """What the published networks for these data were given; None where there are none."""
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -35,25 +40,69 @@ class SegmentationDataset:
 
 @dataclass
 class FileDataset(SegmentationDataset):
-    """Pairs of image and label files. ``pairs`` holds (image, label map); reading checks sizes and label range."""
+    """Pairs of image and label files; reading checks sizes and label range.
 
-    pairs: Sequence[tuple[Path, Path]]
+    codes: what the stored values mean; the default is class indices and 255.
+    read_stored: the integers ``[H, W]`` of a label file. read_pixels: the image of an image file.
+    """
+
+    pairs: Sequence[Pair]
     classes: list[str]
     palette: list[Color]
+    codes: Codes = None  # type: ignore[assignment]
+    read_stored: Callable[[Path], np.ndarray] = read_indices
+    read_pixels: Callable[[Path], np.ndarray] = read_image
+    published: Preprocessing | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.codes is None:
+            self.codes = Codes.counted(len(self.classes))
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
         image_path, target_path = self.pairs[index]
-        image = read_image(image_path)
-        target = read_labels(target_path, len(self.classes))
+        image = self.read_pixels(image_path)
+        target = self.codes(self.read_stored(target_path), target_path)
         if image.shape[:2] != target.shape:
-            raise DataError(
-                f"{target_path}: the label map is {target.shape[1]}x{target.shape[0]} and its image "
-                f"{image_path.name} is {image.shape[1]}x{image.shape[0]} (width x height): sizes must be equal"
-            )
+            raise DataError(sizes_differ(self.pairs[index], image, target))
         return {"image": image, "target": target, "name": image_path.stem}
+
+
+def sizes_differ(pair: Pair, image: np.ndarray, target: np.ndarray) -> str:
+    """The message for an image and a label map of different sizes."""
+    return (
+        f"{pair[1]}: the label map is {target.shape[1]}x{target.shape[0]} and its image "
+        f"{pair[0].name} is {image.shape[1]}x{image.shape[0]} (width x height): sizes must be equal"
+    )
+
+
+@dataclass
+class TaskDataset(SegmentationDataset):
+    """Several label maps of the same images, by name of the task: targets ``[T, H, W]``.
+
+    ``classes`` and ``palette`` are those of all tasks in a row, as the scores of ``ModelConfig.tasks`` are.
+    """
+
+    tasks: Mapping[str, SegmentationDataset]
+
+    def __post_init__(self) -> None:
+        parts = list(self.tasks.values())
+        if len({len(part) for part in parts}) != 1:
+            raise DataError(f"tasks must have the same images, got {[len(part) for part in parts]} of them")
+        self.classes = [name for part in parts for name in part.classes]
+        self.palette = [color for part in parts for color in part.palette]
+        self.published = parts[0].published
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tasks.values())))
+
+    def __getitem__(self, index: int) -> Sample:
+        samples = [part[index] for part in self.tasks.values()]
+        if len({sample["name"] for sample in samples}) != 1:
+            raise DataError(f"tasks must have the same images, got {[sample['name'] for sample in samples]}")
+        return {**samples[0], "target": np.stack([sample["target"] for sample in samples])}
 
 
 @dataclass

@@ -1,15 +1,12 @@
-"""Reading images and label maps; every error names the file."""
+"""Reading and writing image files; every error names the file."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-
-from .palette import Color
 
 VOID = 255
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -17,6 +14,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 class DataError(ValueError):
     """A data set, image or label file that cannot be used; the message names the file."""
+
+
+class MissingSplitError(DataError):
+    """A data set that has no such split."""
 
 
 def to_uint8(image: np.ndarray, name: str = "image") -> np.ndarray:
@@ -52,45 +53,8 @@ def pil_to_array(image: Image.Image, name: str = "image") -> np.ndarray:
 
 def read_image(path: str | Path) -> np.ndarray:
     """uint8 ``[H, W, 3]``. Raises ``DataError`` naming the file if it is missing, truncated or not an image."""
-    with _Opened(path, "image") as image:
+    with Opened(path, "image") as image:
         return pil_to_array(image, str(path))
-
-
-def read_labels(path: str | Path, classes: int) -> np.ndarray:
-    """Label map, uint8 ``[H, W]``: the stored indices (a palette is not applied), 255 = void.
-
-    Raises ``DataError`` naming the file, and for a label out of range its value and position.
-    """
-    with _Opened(path, "label map") as image:
-        if image.mode not in ("P", "L", "1", "I", "I;16", "I;16B"):
-            raise DataError(f"{path}: a label map must hold class indices in one channel, got mode {image.mode}")
-        labels = np.asarray(image)
-    wrong = (labels != VOID) & ((labels < 0) | (labels >= classes))
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise DataError(
-            f"{path}: label {labels[row, column]} at row {row}, column {column}; "
-            f"wanted 0 to {classes - 1}, or {VOID} for void"
-        )
-    return labels.astype(np.uint8)
-
-
-def read_palette(path: str | Path, classes: int) -> list[Color] | None:
-    """The colors stored in a palette PNG; None where it has none."""
-    with _Opened(path, "label map") as image:
-        flat = image.getpalette() if image.mode == "P" else None
-    if flat is None or len(flat) < 3 * classes:
-        return None
-    return [(flat[3 * c], flat[3 * c + 1], flat[3 * c + 2]) for c in range(classes)]
-
-
-def write_labels(path: str | Path, labels: np.ndarray, palette: Iterable[Color]) -> None:
-    """uint8 ``[H, W]`` as a palette PNG: the indices are the labels, the colors are for the eye; void is white."""
-    flat = [channel for color in palette for channel in color]
-    flat += [0] * (3 * VOID - len(flat)) + [255, 255, 255]
-    image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8))
-    image.putpalette(flat)
-    write_image(path, image)
 
 
 def write_image(path: str | Path, image: Image.Image) -> None:
@@ -100,7 +64,7 @@ def write_image(path: str | Path, image: Image.Image) -> None:
     os.replace(temporary, path)
 
 
-class _Opened:
+class Opened:
     """``Image.open`` that decodes at once and turns Pillow's many errors into one that names the file."""
 
     def __init__(self, path: str | Path, what: str) -> None:

@@ -14,7 +14,7 @@ from fcn_kernels import bilinear_kernel
 
 from ..backbones import Net
 from ..data import voc_palette
-from ..data.folders import VOC_CLASSES
+from ..data.voc import VOC_CLASSES
 from ..heads import Filter
 from ..models import AT_ONCE_SCALES, FCN, ModelConfig, build_model
 from ..preprocessing import Preprocessing

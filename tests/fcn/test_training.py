@@ -42,12 +42,14 @@ def pairs(shapes: Path, indices: tuple[int, ...]) -> list[tuple[torch.Tensor, to
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_batch_of_different_sizes_gives_the_loss_of_each_alone(model: FCN, shapes: Path, weighted: bool) -> None:
+def test_batch_of_different_sizes_gives_loss_and_gradient_of_each_alone(
+    model: FCN, shapes: Path, weighted: bool
+) -> None:
     weight = torch.tensor([0.2, 1.0, 3.0]) if weighted else None
     samples = pairs(shapes, (0, 1, 2, 1))
-    together = {
-        normalize: Loss(LossConfig(normalize=normalize), weight)(model, collate(samples)) for normalize in (True, False)
-    }
+    parameters = list(model.parameters())
+    losses = [Loss(LossConfig(normalize=normalize), weight)(model, collate(samples)) for normalize in (True, False)]
+    gradients = [torch.autograd.grad(loss, parameters) for loss in losses]
     sums, counts = torch.zeros(()), 0.0
     for image, target in samples:
         logits = model(image[None])
@@ -56,8 +58,13 @@ def test_batch_of_different_sizes_gives_the_loss_of_each_alone(model: FCN, shape
         )
         labeled = target[target != 255].long()
         counts += float((weight if weight is not None else torch.ones(3))[labeled].sum())
-    torch.testing.assert_close(together[True], sums / counts)
-    torch.testing.assert_close(together[False], sums / 4)
+    alone = torch.autograd.grad(sums, parameters)
+    for loss, gradient, divisor in zip(losses, gradients, (counts, 4), strict=True):
+        torch.testing.assert_close(loss, sums / divisor)
+        for together, one_by_one in zip(gradient, alone, strict=True):
+            assert together.any()
+            expected = one_by_one / divisor
+            torch.testing.assert_close(together, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
 def test_unfused_loss_and_gradient_are_those_of_the_fused(model: FCN, shapes: Path) -> None:

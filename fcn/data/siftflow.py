@@ -1,0 +1,48 @@
+"""SIFT Flow (Liu et al. 2009): outdoor scenes with two label maps each, 33 semantic and 3 geometric classes."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from ..preprocessing import Preprocessing
+from .dataset import FileDataset, TaskDataset
+from .labels import Codes, read_mat
+from .listing import pairs_in, split_names
+from .palette import voc_palette
+
+SEMANTIC_CLASSES = [
+    "awning", "balcony", "bird", "boat", "bridge", "building", "bus", "car", "cow", "crosswalk", "desert", "door",
+    "fence", "field", "grass", "moon", "mountain", "person", "plant", "pole", "river", "road", "rock", "sand", "sea",
+    "sidewalk", "sign", "sky", "staircase", "streetlight", "sun", "tree", "window",
+]  # fmt: skip
+GEOMETRIC_CLASSES = ["sky", "horizontal", "vertical"]
+SCENES = "spatial_envelope_256x256_static_8outdoorcategories"
+MEAN = (114.578, 115.294, 108.353)  # blue, green, red
+
+
+def siftflow(root: Path, split: str) -> FileDataset:
+    """``Images/<scenes>/ID.jpg``, ``SemanticLabels/<scenes>/ID.mat`` and ``<split>.txt``: ``trainval`` and ``test``."""
+    return _siftflow(root, split, "SemanticLabels", SEMANTIC_CLASSES, void=0)
+
+
+def siftflow_geometric(root: Path, split: str) -> FileDataset:
+    """``GeoLabels/<scenes>/ID.mat`` in place of the semantic labels."""
+    return _siftflow(root, split, "GeoLabels", GEOMETRIC_CLASSES, void=-1)
+
+
+def siftflow_tasks(root: Path, split: str) -> TaskDataset:
+    """Both, for networks of two tasks."""
+    return TaskDataset({"semantic": siftflow(root, split), "geometric": siftflow_geometric(root, split)})
+
+
+def _siftflow(root: Path, split: str, labels: str, classes: list[str], void: int) -> FileDataset:
+    pairs = pairs_in(root / "Images" / SCENES, root / labels / SCENES, split_names(root, split), (".mat",))
+    return FileDataset(
+        pairs,
+        list(classes),
+        voc_palette(len(classes)),
+        Codes.counted(len(classes), first=1, void=void),
+        partial(read_mat, keys=("S",)),
+        published=Preprocessing(MEAN, (1.0,) * 3, "bgr", 1.0),
+    )
