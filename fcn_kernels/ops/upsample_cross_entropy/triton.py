@@ -19,8 +19,8 @@ from .triton_kernels import finish, pack, patches
 # True makes every program take the exact path (one exponential per pixel and class): for tests and benchmarks.
 force_exact = False
 
-# A lane's patch: the pixels' sums and labels stay in registers.
-MOST_ROWS, MOST_COLUMNS = 4, 8
+# A lane's patch: its pixels' sums and labels stay in registers. The interpreter's time goes by operations, not by lanes.
+MOST_ROWS, MOST_COLUMNS = (2, 2) if INTERPRETED else (4, 8)
 MOST_PIECES = 8, 4
 
 
@@ -196,9 +196,9 @@ def _pack_heuristic(**key: Any) -> Config:
 
 
 def _patches_heuristic(ROW_PIECES: int, COLUMN_PIECES: int, **key: Any) -> Config:  # noqa: N803
-    """One warp: no barriers, and few labels in a program's pixels. The interpreter's time goes by operations."""
+    """One warp: no barriers, and few labels in a program's pixels."""
     lanes = max(32, ROW_PIECES * COLUMN_PIECES)
-    return {"LANES": max(128, lanes) if INTERPRETED else lanes, "num_warps": 1}
+    return {"LANES": max(512, lanes) if INTERPRETED else lanes, "num_warps": 1}
 
 
 def _finish_heuristic(**key: Any) -> Config:

@@ -528,6 +528,6 @@ def _total(partials, loss, scale, count, MEAN: tl.constexpr):
     factor = 1.0
     if MEAN:
         weight = tl.sum(weights, 0)
-        factor = tl.where(weight != 0, 1 / weight, 0.0)
+        factor = tl.where(weight != 0, 1 / tl.where(weight != 0, weight, 1.0), 0.0)
     tl.store(loss, total * factor)
     tl.store(scale, factor)
