@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcn_kernels import upsample_argmax
+from fcn_kernels import launch, upsample_argmax
 from fcn_kernels.backend import implementation
 from fcn_kernels.ops.upsample_add.reference import upsample
 from tests.strategies import assert_fences_hold, dtypes_of, fenced, grids, scores
@@ -92,6 +92,22 @@ def test_writes_every_pixel_and_no_other(backend: str, data: st.DataObject) -> N
     assert_fences_hold(confidence_buffer)
     assert int(labels.max()) < x.shape[1]
     assert not confidence.isnan().any()
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_patches_of_every_size(backend: str, wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if backend != "triton":
+        pytest.skip("other backends' patches have one size, and their offsets 64 bits")
+    monkeypatch.setattr(launch, "force_wide", wide)
+    launcher = implementation("upsample_argmax", backend)
+    x = torch.randn(2, 5, 6, 7)
+    for rows, columns, size in ((4, 8, (48, 56)), (4, 8, (100, 80)), (3, 5, (33, 64)), (1, 2, (5, 7))):
+        monkeypatch.setattr(launcher, "MOST_ROWS", rows)
+        monkeypatch.setattr(launcher, "MOST_COLUMNS", columns)
+        labels, confidence = upsample_argmax(x, size=size, confidence=True, backend=backend)
+        want = F.interpolate(x.double(), size, mode="bilinear").softmax(1).amax(1)
+        torch.testing.assert_close(confidence.double(), want, rtol=1e-5, atol=0)
+        assert torch.equal(labels, upsample_argmax(x, size=size, backend="reference"))  # type: ignore[arg-type]
 
 
 def test_every_instruction_set_agrees(isa: str) -> None:

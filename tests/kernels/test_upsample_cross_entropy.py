@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcn_kernels import BilinearGrid, upsample_cross_entropy
+from fcn_kernels import BilinearGrid, launch, upsample_cross_entropy
 from fcn_kernels.backend import CPU_EXTENSION, implementation
 from fcn_kernels.extension import pointer
+from tests.kernels.conftest import emulated
 from tests.strategies import assert_as_good_as_torch, assert_fences_hold, dtypes_of, fenced, grids, scores, targets
 
 
@@ -156,7 +157,8 @@ def test_writes_every_element_and_no_other(backend: str, path: str, data: st.Dat
 
 
 def test_repeats_bit_for_bit_whatever_the_threads(backend: str) -> None:
-    x, target = torch.randn(3, 21, 33, 41), torch.randint(0, 21, (3, 264, 328))
+    n, classes, h, w = (2, 3, 9, 17) if emulated(backend) else (3, 21, 33, 41)
+    x, target = torch.randn(n, classes, h, w), torch.randint(0, classes, (n, 8 * h, 8 * w))
     first = loss_and_grad(x, x.dtype, backend, target)
     threads = torch.get_num_threads()
     try:
@@ -206,9 +208,14 @@ def test_every_instruction_set_agrees(isa: str) -> None:
 
 @pytest.mark.parametrize("rows", [2, 4, 8])
 def test_every_patch_agrees(backend: str, path: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    if backend != "cuda":
-        pytest.skip("CUDA threads take patches of 2, 4 or 8 rows, as the size of the map suggests")
-    monkeypatch.setattr(implementation("upsample_cross_entropy", backend), "force_rows", rows)
+    launcher = implementation("upsample_cross_entropy", backend)
+    if backend == "cuda":  # where the size of the map suggests one
+        monkeypatch.setattr(launcher, "force_rows", rows)
+    elif backend == "triton":  # whose interpreter takes smaller ones by default
+        monkeypatch.setattr(launcher, "MOST_ROWS", rows)
+        monkeypatch.setattr(launcher, "MOST_COLUMNS", 8)
+    else:
+        pytest.skip("a GPU's lanes take patches of several sizes")
     for stride, size in ((8, (75, 130)), (32, (100, 80)), (300, (90, 320)), (5, (36, 48))):
         x, target = torch.randn(2, 6, 10, 19), torch.randint(0, 6, (2, *size)).repeat_interleave(3, 2)[:, :, : size[1]]
         grid = BilinearGrid.transposed(stride, stride // 2, size)
@@ -216,6 +223,19 @@ def test_every_patch_agrees(backend: str, path: str, rows: int, monkeypatch: pyt
         oracle = loss_and_grad(x, torch.float64, "reference", target, grid=grid)
         torch.testing.assert_close(ours[0].double(), oracle[0], rtol=2e-6, atol=0)
         assert float((ours[1] - oracle[1]).norm() / oracle[1].norm()) < 3e-6
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_offsets_of_64_bits(backend: str, wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if backend != "triton":
+        pytest.skip("other backends' offsets always have 64 bits")
+    monkeypatch.setattr(launch, "force_wide", wide)
+    x, target = torch.randn(2, 4, 3, 5), torch.randint(0, 4, (2, 7, 60))
+    grid = BilinearGrid((7, 60), (3, 2), (-(10**11) if wide else -10, -3), (1, 24), "clamp")
+    ours = loss_and_grad(x, x.dtype, backend, target, grid=grid, label_smoothing=0.1)
+    oracle = loss_and_grad(x, torch.float64, "reference", target, grid=grid, label_smoothing=0.1)
+    torch.testing.assert_close(ours[0].double(), oracle[0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(ours[1].double(), oracle[1], rtol=1e-5, atol=1e-6)
 
 
 def test_label_out_of_range(backend: str) -> None:
