@@ -1,8 +1,8 @@
 """How Triton kernels cut output pixels into patches: pixels that sample the same four scores.
 
-Inside a patch every class's score is bilinear in the pixel's index, for any BilinearGrid. Along an axis, pixels between
-the same two input pixels are cut into *runs*, each as many *pieces* of at most RUN pixels; a lane takes a piece of a run
-of rows and of a run of columns, so nothing is shared between lanes but the four scores.
+Inside a patch every class's score is bilinear in the pixel's index, for any BilinearGrid. Along an axis, pixels
+between the same two input pixels are cut into *runs*, each of as many *pieces* of at most RUN pixels; a lane takes a
+piece of a run of rows and of a run of columns, so nothing is shared between lanes but the four scores.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def cut(grid: list[int], axis: int, input_size: int, longest: int, most_pieces: 
         run = -(-pixels // (pieces * parts))
         runs = ((step * max(size - 1, 0) + rest) // denominator + 1) * parts
     ints = {
-        "size": size, "step": step, "rest": rest, "denominator": denominator, "parts": parts, "reach": reach, "least": least,
+        "size": size, "step": step, "rest": rest, "denominator": denominator,
+        "parts": parts, "reach": reach, "least": least,
     }  # fmt: skip
     wide = step * (size + 2 * reach + 2) + denominator * (input_size + abs(first) + 4) >= 2**31
     return Axis(ints, first, 1 / denominator, step / denominator, runs, run, pieces, sparse, wide)
@@ -131,7 +132,9 @@ def runs_at(
 
 
 @triton.jit
-def corners_of(run, i, n, step, rest, denominator, parts, first, CLAMP: tl.constexpr, SPARSE: tl.constexpr, WIDE: tl.constexpr):
+def corners_of(
+    run, i, n, step, rest, denominator, parts, first, CLAMP: tl.constexpr, SPARSE: tl.constexpr, WIDE: tl.constexpr
+):
     """Whether the corner before the cell of ``run`` is input pixel ``i``, and whether the one behind it is."""
     if WIDE:
         run = run.to(tl.int64)

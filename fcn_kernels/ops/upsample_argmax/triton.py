@@ -1,4 +1,4 @@
-"""Triton kernel of upsample_argmax: lanes are patches of pixels, whose best scores sit in registers; classes are looped.
+"""Triton kernel of upsample_argmax: lanes are patches of pixels, best scores are in registers, classes are looped.
 
 Exact pruning: inside a cell a class's score lies between its least and its greatest corner, so a class whose greatest
 lies below another's least cannot win there. Classes that can win in none of a program's cells leave the loop.
@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ...backend import INTERPRETED
-from ...configs import Config, bucket
+from ...configs import Config, bucket, config
 from ...grid import BORDERS, BilinearGrid
 from ...launch import CompileCase, is_wide, launch, record
 from ...patches import cut, run_of
@@ -88,7 +88,7 @@ def _winners(
     """Each pixel's largest score and the first class that has it. Unless ORDERED scores may be NaN, which wins."""
     best = ()
     winner = ()
-    for i in tl.static_range(ROWS * COLUMNS):  # noqa: B007
+    for i in tl.static_range(ROWS * COLUMNS):
         best = best + (tl.full(t_row.shape, float("-inf"), tl.float32),)
         winner = winner + (tl.zeros(t_row.shape, tl.int32),)
     for c in range(0, classes):
@@ -114,8 +114,12 @@ def _store_row(out, values, row: tl.constexpr, first, inside, COLUMNS: tl.conste
     parts = ()
     for k in tl.static_range(PADDED):
         parts = parts + (values[row * COLUMNS + (k if k < COLUMNS else 0)].to(out.dtype.element_ty),)
-    if PADDED >= 8:
-        parts = (tl.join(parts[0], parts[4]), tl.join(parts[1], parts[5]), tl.join(parts[2], parts[6]), tl.join(parts[3], parts[7]))  # noqa: E501
+    # Joined halves first, so that the last join is of neighbours.
+    if PADDED == 8:
+        parts = (
+            tl.join(parts[0], parts[4]), tl.join(parts[1], parts[5]),
+            tl.join(parts[2], parts[6]), tl.join(parts[3], parts[7]),
+        )  # fmt: skip
     if PADDED >= 4:
         parts = (tl.join(parts[0], parts[2]), tl.join(parts[1], parts[3]))
     together = tl.join(parts[0], parts[1]) if PADDED >= 2 else parts[0]
@@ -137,7 +141,10 @@ def label_patches(
     """A program takes LANES patches of an image."""
     program = tl.program_id(0)
     n = (program // blocks).to(tl.int64)
-    lane = program % blocks * LANES + tl.arange(0, LANES)
+    block = program % blocks
+    if WIDE:
+        block = block.to(tl.int64)
+    lane = block * LANES + tl.arange(0, LANES)
     cell = lane // (ROW_PIECES * COLUMN_PIECES)
     piece = lane % (ROW_PIECES * COLUMN_PIECES)
     row_cell, row_start, t_row, row_end = run_of(
@@ -168,7 +175,7 @@ def label_patches(
     size = tl.zeros((LANES,), tl.float32)
     poison = tl.zeros((LANES,), tl.float32)  # becomes NaN where a score is not finite
     scores = x
-    for c in range(0, classes):  # noqa: B007
+    for c in range(0, classes):
         corners = _load(scores, at, exists)
         least, greatest = _bounds(corners)
         bound = tl.maximum(bound, least)
@@ -195,10 +202,10 @@ def label_patches(
     image = n * rows_size * columns_size
     if CONFIDENCE:
         sums = ()
-        for i in tl.static_range(ROWS * COLUMNS):  # noqa: B007
+        for i in tl.static_range(ROWS * COLUMNS):
             sums = sums + (tl.zeros((LANES,), tl.float32),)
         scores = x
-        for c in range(0, classes):  # noqa: B007
+        for c in range(0, classes):
             values = _interpolate(_load(scores, at, exists), t_row, t_columns, rows_slope, ROWS, COLUMNS)
             added = ()
             for i in tl.static_range(ROWS * COLUMNS):
@@ -242,7 +249,8 @@ def upsample_argmax(x: Tensor, grid: list[int], labels: Tensor, probability: Ten
         "PADDED": triton.next_power_of_2(columns.run),
     }
     pieces = rows.pieces * columns.pieces
-    blocks = triton.cdiv(cells * pieces, _heuristic(**key)["LANES"])
+    lanes = config("upsample_argmax", "label_patches", _heuristic, x.device, **key)["LANES"]
+    blocks = triton.cdiv(cells * pieces, lanes)
     arguments = {
         "x": x, "labels": labels, "probability": probability, "classes": classes, "h": h, "w": w, "cells": cells,
         "blocks": blocks, **dict(zip(("x_n", "x_c", "x_h", "x_w"), x.stride(), strict=True)),
@@ -257,12 +265,14 @@ def _heuristic(**key: Any) -> Config:
 
 
 def compile_cases() -> Iterator[CompileCase]:
-    """FCN's strides, in every dtype, with and without confidence."""
+    """FCN's strides, with and without confidence, in each dtype and layout."""
     with record() as cases:
-        for stride in (2, 4, 8, 16, 32):
-            x = torch.empty((2, 21, 64, 64), device="meta")
-            grid = BilinearGrid.interpolate((64, 64), (64 * stride, 64 * stride)).as_ints()
-            labels = torch.empty((2, 64 * stride, 64 * stride), dtype=torch.uint8, device="meta")
-            upsample_argmax(x, grid, labels, None)
-            upsample_argmax(x, grid, labels, torch.empty(labels.shape, device="meta"))
+        for stride in (1, 2, 4, 8, 16, 32):
+            for dtype in (torch.float32, torch.bfloat16, torch.float16) if stride == 8 else (torch.float32,):
+                layout = torch.channels_last if dtype == torch.bfloat16 else torch.contiguous_format
+                x = torch.empty((8, 21, 64, 64), dtype=dtype, device="meta", memory_format=layout)
+                grid = BilinearGrid.interpolate((64, 64), (64 * stride, 64 * stride)).as_ints()
+                labels = x.new_empty((8, 64 * stride, 64 * stride), dtype=torch.uint8)
+                upsample_argmax(x, grid, labels, None)
+                upsample_argmax(x, grid, labels, x.new_empty(labels.shape, dtype=torch.float32))
     yield from cases

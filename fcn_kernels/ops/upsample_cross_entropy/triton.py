@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -13,15 +13,17 @@ from ...backend import INTERPRETED
 from ...configs import Config, bucket, config
 from ...grid import BORDERS, BilinearGrid
 from ...launch import CompileCase, is_wide, launch, record
-from ...patches import BORDER, Axis, cut
+from ...patches import BORDER, cut
 from .triton_kernels import finish, pack, patches
 
 # True makes every program take the exact path (one exponential per pixel and class): for tests and benchmarks.
 force_exact = False
 
-# A lane's patch: its pixels' sums and labels stay in registers. The interpreter's time goes by operations, not by lanes.
+# A lane's patch: its pixels' sums and labels stay in registers. The interpreter's time goes by operations.
 MOST_ROWS, MOST_COLUMNS = (2, 2) if INTERPRETED else (4, 8)
-MOST_PIECES = 8, 4
+ROW_PIECES, COLUMN_PIECES = 8, 4  # at most, in lanes side by side
+
+NAME = "upsample_cross_entropy"
 
 
 def upsample_cross_entropy(
@@ -66,6 +68,7 @@ def _launch(
     pixel_loss: Tensor | None,
     reduced: tuple[Tensor, Tensor, Tensor | None, str] | None,
 ) -> None:
+    """Writes ``pixel_loss``, or loss, scale and gradient, for the reduction that comes with them."""
     grad = reduced[2] if reduced else None
     if target.numel() == 0:
         if reduced:
@@ -75,116 +78,95 @@ def _launch(
             grad.zero_()
         return
     n, classes, h, w = x.shape
-    rows, columns = cut(grid, 0, h, MOST_ROWS, MOST_PIECES[0]), cut(grid, 1, w, MOST_COLUMNS, MOST_PIECES[1])
-    clamp = BORDERS[grid[8]] == "clamp"
-    smooth = label_smoothing > 0
-    weight = None if weight is None else weight.detach().to(torch.float32).contiguous()
+    rows, columns = cut(grid, 0, h, MOST_ROWS, ROW_PIECES), cut(grid, 1, w, MOST_COLUMNS, COLUMN_PIECES)
     pitch = w + 2 * BORDER.value
     plane = pitch * (h + 2 * BORDER.value)
     cells = rows.runs * columns.runs
-    wide = is_wide(x, target, pixel_weight) or rows.wide or columns.wide or max(plane, cells, target[0].numel()) >= 2**30
-    dtype = str(x.dtype).removeprefix("torch.")
+    smooth = label_smoothing > 0
+    weight = None if weight is None else weight.detach().to(torch.float32).contiguous()
+    shared = {
+        "CLAMP": BORDERS[grid[8]] == "clamp",
+        "SMOOTH": smooth,
+        "WIDE": is_wide(x, target, pixel_weight) or rows.wide or columns.wide or max(plane, cells) >= 2**30,
+    }
     packed = x.new_empty(n * (classes + 2) * plane, dtype=torch.float32)
-
     key: dict[str, Any] = {
-        "dtype": dtype,
+        "dtype": str(x.dtype).removeprefix("torch."),
         "size": bucket(packed.numel()),
         "CHANNELS_LAST": x.stride(1) == 1,
-        "CLAMP": clamp,
-        "SMOOTH": smooth,
-        "WIDE": wide,
         "CLASSES": min(32, triton.next_power_of_2(classes)),
+        **shared,
     }
-    lanes = config("upsample_cross_entropy", "pack", _pack_heuristic, x.device, **key)["LANES"]
-    blocks = triton.cdiv(plane, lanes)
-    launch(
-        "upsample_cross_entropy", pack, lambda _, programs=n * blocks: programs,
-        {
-            "x": x, "weight": weight, "packed": packed, "classes": classes, "h": h, "w": w, "blocks": blocks,
-            "plane": plane, "pitch": pitch, **_strides("x", x, "nchw"),
-        },
-        key, _pack_heuristic,
-    )  # fmt: skip
-
-    runs = {
-        "ROWS": rows.run, "ROW_PIECES": rows.pieces, "SPARSE_ROWS": rows.sparse,
-        "COLUMNS": columns.run, "COLUMN_PIECES": columns.pieces, "SPARSE_COLUMNS": columns.sparse,
+    blocks = triton.cdiv(plane, config(NAME, "pack", _pack_heuristic, x.device, **key)["LANES"])
+    arguments: dict[str, Any] = {
+        "x": x, "weight": weight, "packed": packed, "classes": classes, "h": h, "w": w, "blocks": blocks,
+        "plane": plane, "pitch": pitch, **_strides("x", x, "nchw"),
     }  # fmt: skip
+    launch(NAME, pack, _programs(n * blocks), arguments, key, _pack_heuristic)
+
     key = {
         "dtype": "float32",
         "size": bucket(n * cells),
         "TARGET": str(target.dtype).removeprefix("torch."),
-        "WEIGHTS": (weight is not None) + 2 * (pixel_weight is not None),
+        "WEIGHTS": (weight is not None, pixel_weight is not None),
         # Ratios between pixels more than half a cell apart may overflow, and there is nothing to gain from them.
         "GEOMETRIC": not force_exact and rows.slope <= 0.5 and columns.slope <= 0.5,
         "GRADIENT": grad is not None,
         "PIXELS": pixel_loss is not None,
         "SMOOTH": smooth,
-        "WIDE": wide,
-        **runs,
+        "WIDE": shared["WIDE"],
+        "ROWS": rows.run,
+        "ROW_PIECES": rows.pieces,
+        "SPARSE_ROWS": rows.sparse,
+        "COLUMNS": columns.run,
+        "COLUMN_PIECES": columns.pieces,
+        "SPARSE_COLUMNS": columns.sparse,
     }
-    lanes = config("upsample_cross_entropy", "patches", _patches_heuristic, x.device, **key)["LANES"]
+    lanes = config(NAME, "patches", _patches_heuristic, x.device, **key)["LANES"]
     blocks = triton.cdiv(cells, lanes // (rows.pieces * columns.pieces))
     sums = None if grad is None else x.new_empty(n * classes * 4 * cells, dtype=torch.float32)
     partials = x.new_empty((n * blocks, 2), dtype=torch.float32) if reduced else None
-    launch(
-        "upsample_cross_entropy", patches, lambda _, programs=n * blocks: programs,
-        {
-            "packed": packed, "target": target, "weight": weight,
-            "weight_total": weight.sum() if smooth and weight is not None else None,
-            "pixel_weight": pixel_weight, "sums": sums, "partials": partials, "pixel_loss": pixel_loss,
-            "classes": classes, "h": h, "w": w, "cells": cells, "blocks": blocks, "plane": plane, "pitch": pitch,
-            **_strides("target", target, "nhw"), **_strides("pixel_weight", pixel_weight, "nhw"),
-            "ignore_index": ignore_index, "hard": 1 - label_smoothing, "smoothing": label_smoothing / classes,
-            **rows.arguments("rows"), **columns.arguments("columns"),
-        },
-        key, _patches_heuristic,
-    )  # fmt: skip
-    if reduced:
-        _finish(x, rows, columns, sums, partials, *reduced, clamp, wide)
+    arguments = {
+        "packed": packed, "target": target, "weight": weight,
+        "weight_total": weight.sum() if smooth and weight is not None else None,
+        "pixel_weight": pixel_weight, "sums": sums, "partials": partials, "pixel_loss": pixel_loss,
+        "classes": classes, "h": h, "w": w, "cells": cells, "blocks": blocks, "plane": plane, "pitch": pitch,
+        **_strides("target", target, "nhw"), **_strides("pixel_weight", pixel_weight, "nhw"),
+        "ignore_index": ignore_index, "hard": 1 - label_smoothing, "smoothing": label_smoothing / classes,
+        **rows.arguments("rows"), **columns.arguments("columns"),
+    }  # fmt: skip
+    launch(NAME, patches, _programs(n * blocks), arguments, key, _patches_heuristic)
+    if reduced is None:
+        return
 
-
-def _finish(
-    x: Tensor,
-    rows: Axis,
-    columns: Axis,
-    sums: Tensor | None,
-    partials: Tensor,
-    loss: Tensor,
-    scale: Tensor,
-    grad: Tensor | None,
-    reduction: str,
-    clamp: bool,
-    wide: bool,
-) -> None:
-    n, classes, h, w = x.shape
+    loss, scale, grad, reduction = reduced
     key = {
         "dtype": "float32",
         "size": bucket(x.numel()),
         "GRADIENT": grad is not None,
         "MEAN": reduction == "mean",
-        "CLAMP": clamp,
+        "CLAMP": shared["CLAMP"],
         "SPARSE_ROWS": rows.sparse,
         "SPARSE_COLUMNS": columns.sparse,
-        "WIDE": wide,
+        "WIDE": shared["WIDE"],
     }
-    unused = {"least", "reach"}
     axes = {**rows.arguments("rows"), **columns.arguments("columns")}
+    arguments = {
+        "sums": sums, "partials": partials, "grad": grad, "loss": loss, "scale": scale, "classes": classes,
+        "h": h, "w": w, "cells": cells, "count": n * blocks, **_strides("grad", grad, "nchw"),
+        **{name: value for name, value in axes.items() if name in finish.arg_names},
+    }  # fmt: skip
 
-    def programs(constants: dict[str, Any]) -> int:
+    def programs(chosen: Config) -> int:
         if grad is None:
             return 1
-        return n * h * triton.cdiv(classes, constants["CLASSES"]) * triton.cdiv(w, constants["LANES"])
+        return n * h * triton.cdiv(classes, chosen["CLASSES"]) * triton.cdiv(w, chosen["LANES"])
 
-    launch(
-        "upsample_cross_entropy", finish, programs,
-        {
-            "sums": sums, "partials": partials, "grad": grad, "loss": loss, "scale": scale, "classes": classes,
-            "h": h, "w": w, "cells": rows.runs * columns.runs, "count": len(partials), **_strides("grad", grad, "nchw"),
-            **{name: value for name, value in axes.items() if name in finish.arg_names},
-        },
-        key, _finish_heuristic,
-    )  # fmt: skip
+    launch(NAME, finish, programs, arguments, key, _finish_heuristic)
+
+
+def _programs(count: int) -> Callable[[Config], int]:
+    return lambda _: count
 
 
 def _strides(name: str, x: Tensor | None, axes: str) -> dict[str, int]:
@@ -195,7 +177,7 @@ def _pack_heuristic(**key: Any) -> Config:
     return {"LANES": 64, "num_warps": 4}
 
 
-def _patches_heuristic(ROW_PIECES: int, COLUMN_PIECES: int, **key: Any) -> Config:  # noqa: N803
+def _patches_heuristic(ROW_PIECES: int, COLUMN_PIECES: int, **key: Any) -> Config:
     """One warp: no barriers, and few labels in a program's pixels."""
     lanes = max(32, ROW_PIECES * COLUMN_PIECES)
     return {"LANES": max(512, lanes) if INTERPRETED else lanes, "num_warps": 1}
@@ -206,12 +188,38 @@ def _finish_heuristic(**key: Any) -> Config:
 
 
 def compile_cases() -> Iterator[CompileCase]:
-    """FCN's strides, with and without options."""
+    """FCN's strides; every option; grids that take the exact path only; the dtypes and layouts of scores."""
+    plain: dict[str, Any] = {}
+    everything = {"weighted": True, "dtype": torch.bfloat16, "layout": torch.channels_last, "label_smoothing": 0.1}
     with record() as cases:
-        for stride in (4, 8, 16, 32):
-            x = torch.empty((2, 21, 64, 64), device="meta")
-            target = torch.empty((2, 64 * stride, 64 * stride), dtype=torch.int64, device="meta")
-            grid = BilinearGrid.interpolate((64, 64), (64 * stride, 64 * stride)).as_ints()
-            scalar = torch.empty((), device="meta")
-            upsample_cross_entropy(x, target, None, None, grid, 255, "mean", 0.0, scalar, scalar, x)
+        for stride, options in (
+            (2, plain), (4, plain), (8, plain), (16, plain), (32, plain), (8, everything), (32, everything),
+            (8, {"gradient": False}), (8, {**everything, "gradient": False}), (8, {"pixels": True}), (1, plain),
+        ):  # fmt: skip
+            _compile_case(stride, **options)
     yield from cases
+
+
+def _compile_case(
+    stride: int,
+    weighted: bool = False,
+    dtype: torch.dtype = torch.float32,
+    layout: torch.memory_format = torch.contiguous_format,
+    label_smoothing: float = 0.0,
+    gradient: bool = True,
+    pixels: bool = False,
+) -> None:
+    size = (64 * stride, 64 * stride)
+    x = torch.empty((8, 21, 64, 64), dtype=dtype, device="meta", memory_format=layout)
+    target = torch.empty((8, *size), dtype=torch.uint8 if weighted else torch.int64, device="meta")
+    weight = x.new_empty(21) if weighted else None
+    pixel_weight = x.new_empty(target.shape) if weighted else None
+    loss, grid = x.new_empty((), dtype=torch.float32), BilinearGrid.transposed(stride, stride // 2, size).as_ints()
+    if pixels:
+        out = loss.new_empty(target.shape)
+        upsample_cross_entropy_pixels(x, target, weight, pixel_weight, grid, 255, label_smoothing, out)
+    else:
+        grad = torch.empty_like(x, dtype=torch.float32) if gradient else None
+        upsample_cross_entropy(
+            x, target, weight, pixel_weight, grid, 255, "mean", label_smoothing, loss, loss, grad
+        )  # fmt: skip

@@ -1,8 +1,8 @@
 """Triton kernels of upsample_cross_entropy: lanes are patches of pixels, classes are looped, nothing is kept per pixel.
 
-``pack`` takes scores relative to the largest class of their coarse pixel. ``patches`` makes losses, and for each class
-and cell the gradient's sums at the four corners. ``finish`` adds the sums that meet in a coarse pixel, and the losses of
-programs, both in a fixed order. Scores and their exponentials are to base 2 throughout.
+``pack`` takes scores relative to the largest class of their coarse pixel. ``patches`` makes losses, and for each
+class and cell the gradient's sums at the four corners. ``finish`` adds the sums that meet in a coarse pixel, and the
+losses of programs, both in a fixed order. Scores and their exponentials are to base 2 throughout.
 
 Tuples hold one tensor for each pixel of a patch, row by row: they are registers.
 """
@@ -16,8 +16,8 @@ from ...patches import BORDER, border_index, corners_of, run_of, runs_at
 
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
-# Where all scores of a program's patches lie above this (62 nats below the largest class), the fast path's exponentials,
-# their products with reciprocal sums and the powers of their ratios stay inside float32's range.
+# Where all scores of a program's patches lie above this (62 nats below the largest class), the fast path's
+# exponentials, their products with reciprocal sums and the powers of their ratios stay inside float32's range.
 LOWEST = tl.constexpr(-62 * 1.4426950408889634)
 
 _PER_CALL = [
@@ -35,7 +35,10 @@ def pack(
     """``packed`` [N][C + 2][plane]: relative scores with a border, then the least of them, then their weighted sum."""
     program = tl.program_id(0)
     n = (program // blocks).to(tl.int64)
-    at = program % blocks * LANES + tl.arange(0, LANES)
+    block = program % blocks
+    if WIDE:
+        block = block.to(tl.int64)
+    at = block * LANES + tl.arange(0, LANES)
     i = at // pitch - BORDER
     j = at % pitch - BORDER
     inside = at < plane
@@ -45,8 +48,6 @@ def pack(
         exists = inside
     else:
         exists = inside & (i >= 0) & (i < h) & (j >= 0) & (j < w)
-    if WIDE:
-        i, j, at = i.to(tl.int64), j.to(tl.int64), at.to(tl.int64)
     source = x + n * x_n + (i * x_h + j * x_w)[None, :]
     packed += n * (classes + 2) * plane
     peak = tl.full((LANES,), float("-inf"), tl.float32)
@@ -68,7 +69,7 @@ def pack(
             if weight is not None:
                 scores *= tl.load(weight + c, c < classes, other=0)
             smooth += tl.sum(scores, 0)
-    packed += classes.to(tl.int64) * plane
+    packed += tl.cast(classes, tl.int64) * plane
     tl.store(packed + at, least, inside)
     if SMOOTH:
         tl.store(packed + plane + at, smooth, inside)
@@ -235,12 +236,14 @@ def _exponentials(scores, pitch, position):
 
 
 @triton.jit
-def _geometric_sums(scores, plane, classes, pitch, position, LANES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def _geometric_sums(
+    scores, plane, classes, pitch, position, LANES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
     """Sums of exponentials: along a row of pixels a class's exponential is e * ratio^k, so four serve a patch."""
     sums = ()
-    for i in tl.static_range(ROWS * COLUMNS):  # noqa: B007
+    for i in tl.static_range(ROWS * COLUMNS):
         sums = sums + (tl.zeros((LANES,), tl.float32),)
-    for c in range(0, classes):  # noqa: B007
+    for c in range(0, classes):
         e, ratio, e_ratio, ratio_ratio = _exponentials(scores, pitch, position)
         added = ()
         for row in tl.static_range(ROWS):
@@ -281,7 +284,7 @@ def _geometric_moments(scores, pitch, position, factors, ROWS: tl.constexpr, COL
 @triton.jit
 def _row_scores(scores, pitch, position):
     """Of one class along a row of pixels: the first pixel's score, and the slope from pixel to pixel."""
-    t_row, row_slope, t_column, column_slope = position
+    t_row, t_column, column_slope = position[0], position[2], position[3]
     corner, right, below, both = _corners(scores, pitch)
     right = tl.fma(t_row, both, right)
     return tl.fma(t_column, right, tl.fma(t_row, below, corner)), right * column_slope
@@ -293,10 +296,10 @@ def _exact_sums(scores, plane, classes, pitch, position, LANES: tl.constexpr, CO
     start = scores
     peaks = ()
     sums = ()
-    for k in tl.static_range(COLUMNS):  # noqa: B007
+    for k in tl.static_range(COLUMNS):
         peaks = peaks + (tl.full((LANES,), float("-inf"), tl.float32),)
         sums = sums + (tl.zeros((LANES,), tl.float32),)
-    for c in range(0, classes):  # noqa: B007
+    for c in range(0, classes):
         score, slope = _row_scores(scores, pitch, position)
         higher = ()
         for k in tl.static_range(COLUMNS):
@@ -304,7 +307,7 @@ def _exact_sums(scores, plane, classes, pitch, position, LANES: tl.constexpr, CO
         peaks = higher
         scores += plane
     scores = start
-    for c in range(0, classes):  # noqa: B007
+    for c in range(0, classes):
         score, slope = _row_scores(scores, pitch, position)
         added = ()
         for k in tl.static_range(COLUMNS):
@@ -398,6 +401,8 @@ def patches(
     program = tl.program_id(0)
     n = (program // blocks).to(tl.int64)
     block = program % blocks
+    if WIDE:
+        block = block.to(tl.int64)
     lane = tl.arange(0, LANES)
     cell = block * (LANES // PIECES) + lane // PIECES
     piece = lane % PIECES
@@ -449,8 +454,9 @@ def patches(
             extent = (row_start + row, row_end, column_start, column_end, columns_size)
             position = (tl.fma(rows_slope, row * 1.0, t_row), rows_slope, t_column, columns_slope)
             row_loss, row_weight_sum = _rows(
-                packed, at, pitch, plane, classes, target, target_h, target_w, weight, total, pixel_weight, pixel_weight_h,
-                pixel_weight_w, pixel_loss, ignore_index, hard, smoothing, extent, position, sums, cells, keep, row > 0,
+                packed, at, pitch, plane, classes, target, target_h, target_w, weight, total, pixel_weight,
+                pixel_weight_h, pixel_weight_w, pixel_loss, ignore_index, hard, smoothing, extent, position,
+                sums, cells, keep, row > 0,
                 True, GRADIENT, SMOOTH, PIXELS, WIDE, PIECES, 1, COLUMNS, LANES,
             )  # fmt: skip
             loss += row_loss
@@ -469,7 +475,7 @@ def finish(
     GRADIENT: tl.constexpr, MEAN: tl.constexpr, CLAMP: tl.constexpr, SPARSE_ROWS: tl.constexpr,
     SPARSE_COLUMNS: tl.constexpr, WIDE: tl.constexpr, CLASSES: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """``loss`` and ``scale`` from the programs' partial sums; ``grad``: each coarse pixel gathers from the cells around."""
+    """``loss`` and ``scale`` from partial sums; ``grad``: each coarse pixel gathers from the cells around it."""
     program = tl.program_id(0)
     if program == 0:
         _total(partials, loss, scale, count, MEAN)
@@ -511,8 +517,8 @@ def finish(
                 if below:
                     total += tl.load(at + 2 * cells, before, other=0) + tl.load(at + 3 * cells, behind, other=0)
         j = j.to(tl.int64)
-        at = grad + n * grad_n + tl.cast(i, tl.int64) * grad_h + (c.to(tl.int64) * grad_c)[:, None] + (j * grad_w)[None, :]
-        tl.store(at, total, inside)
+        grad += n * grad_n + tl.cast(i, tl.int64) * grad_h
+        tl.store(grad + (c.to(tl.int64) * grad_c)[:, None] + (j * grad_w)[None, :], total, inside)
 
 
 @triton.jit
