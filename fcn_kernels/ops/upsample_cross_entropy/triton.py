@@ -160,7 +160,7 @@ def _launch(
     def programs(chosen: Config) -> int:
         if grad is None:
             return 1
-        return n * h * triton.cdiv(classes, chosen["CLASSES"]) * triton.cdiv(w, chosen["LANES"])
+        return int(n * h * triton.cdiv(classes, chosen["CLASSES"]) * triton.cdiv(w, chosen["LANES"]))
 
     launch(NAME, finish, programs, arguments, key, _finish_heuristic)
 
