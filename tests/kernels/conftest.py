@@ -62,6 +62,11 @@ def classes_of(backend: str) -> int:
     return 4 if backend == "triton" and emulated(backend) else 23
 
 
+def most_classes(backend: str, usual: int) -> int:
+    """How many classes to test ``backend`` with: Triton's interpreter takes its time for each."""
+    return 6 if backend == "triton" and emulated(backend) else usual
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     given = any("backend" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
     if "backend" in metafunc.fixturenames and not given:
