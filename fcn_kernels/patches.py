@@ -115,7 +115,7 @@ def runs_at(
 ):  # fmt: skip
     """The runs ``[begin, end)`` that may sample input pixel ``i`` of ``n``."""
     if WIDE:
-        i = i.to(tl.int64)
+        i = tl.cast(i, tl.int64)
     before = i - 1 - first
     if SPARSE:
         begin = tl.maximum(before * denominator - rest + step - 1, 0) // tl.maximum(step, 1)
@@ -128,7 +128,8 @@ def runs_at(
     if CLAMP:  # what lies beyond the border samples the pixel on it
         begin = tl.where(i == 0, 0, begin)
         end = tl.where(i == n - 1, runs, end)
-    return tl.maximum(begin, 0).to(tl.int32), tl.minimum(tl.maximum(end, 0), runs).to(tl.int32)
+    begin = tl.minimum(tl.maximum(begin, 0), runs)
+    return begin.to(tl.int32), tl.minimum(tl.maximum(end, 0), runs).to(tl.int32)
 
 
 @triton.jit
@@ -137,7 +138,7 @@ def corners_of(
 ):
     """Whether the corner before the cell of ``run`` is input pixel ``i``, and whether the one behind it is."""
     if WIDE:
-        run = run.to(tl.int64)
+        run = tl.cast(run, tl.int64)
     if SPARSE:
         cell = (run * step + rest) // denominator + first
     else:

@@ -62,9 +62,9 @@ def classes_of(backend: str) -> int:
     return 4 if backend == "triton" and emulated(backend) else 23
 
 
-def most_classes(backend: str, usual: int) -> int:
-    """How many classes to test ``backend`` with: Triton's interpreter takes its time for each."""
-    return 6 if backend == "triton" and emulated(backend) else usual
+def interpreted(backend: str) -> bool:
+    """Whether ``backend`` is Triton's interpreter, which takes its time for every operation of a kernel."""
+    return backend == "triton" and emulated(backend)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -21,7 +21,7 @@ force_exact = False
 
 # A lane's patch: its pixels' sums and labels stay in registers. The interpreter's time goes by operations.
 MOST_ROWS, MOST_COLUMNS = (2, 2) if INTERPRETED else (4, 8)
-ROW_PIECES, COLUMN_PIECES = 8, 4  # at most, in lanes side by side
+ROW_PIECES, COLUMN_PIECES = 4, 4  # at most, in lanes side by side
 
 NAME = "upsample_cross_entropy"
 
@@ -78,7 +78,8 @@ def _launch(
             grad.zero_()
         return
     n, classes, h, w = x.shape
-    rows, columns = cut(grid, 0, h, MOST_ROWS, ROW_PIECES), cut(grid, 1, w, MOST_COLUMNS, COLUMN_PIECES)
+    most_rows = MOST_ROWS if pixel_weight is None else min(2, MOST_ROWS)  # weights take registers as labels do
+    rows, columns = cut(grid, 0, h, most_rows, ROW_PIECES), cut(grid, 1, w, MOST_COLUMNS, COLUMN_PIECES)
     pitch = w + 2 * BORDER.value
     plane = pitch * (h + 2 * BORDER.value)
     cells = rows.runs * columns.runs
