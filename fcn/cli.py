@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 import torch
 
+from .data import KINDS
 from .experiments import experiments, show, write
 
 EPILOGS = {
     "train": "Every key of the recipe can be overridden: --stages.epochs [20,20,20] --data.root FOLDER. "
     "'fcn train --keys' lists them.",
-    "evaluate": "The data are chosen as in a recipe: --data.kind camvid|voc|folder|... --data.root FOLDER "
-    "(kinds: 'fcn train --keys').",
-    "data": "--data.kind voc|sbd|nyud|... says which data set it is where the folder does not tell "
-    "(kinds: 'fcn train --keys').",
+    "evaluate": "The data are chosen as in a recipe: --data.kind KIND --data.root FOLDER. "
+    f"Kinds: mri, {', '.join(KINDS)}.",
+    "data": f"--data.kind KIND says which data set it is where the folder does not tell. Kinds: {', '.join(KINDS)}.",
 }
 
 
@@ -328,7 +328,7 @@ def _data_check(options: argparse.Namespace, overrides: list[str]) -> int:
     from rich.console import Console
 
     from .config import load_data_config
-    from .data import KINDS, DataError, FileDataset, MissingSplitError, recognize
+    from .data import DataError, FileDataset, MissingSplitError, recognize
     from .data.check import check, tables
     from .report import save_text
 

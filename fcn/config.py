@@ -8,17 +8,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentParser
 
 from .data import KINDS, Augmentation, SegmentationDataset, folder, mri
-
-if TYPE_CHECKING:
-    KindName = str
-else:
-    KindName = Literal[(*KINDS, "mri")]  # a type, so that help and errors list them
 
 
 class ConfigError(ValueError):
@@ -29,6 +24,7 @@ class ConfigError(ValueError):
 class DataConfig:
     """Which images. ``mri`` (in the nilearn package) needs no root; ``folder`` is any folder of images and masks.
 
+    kind: ``mri``, or a name of ``fcn.data.KINDS``.
     train_split, val_split, test_split: where splits are lists, they join and subtract: train+val-seg11valid.
     images, masks: names of the two folders (``folder`` only).
     preprocessing: ``fit`` (mean and deviation of the training images), that of pretrained weights: ``caffe_vgg``
@@ -36,7 +32,7 @@ class DataConfig:
     workers: processes that read images; 0 reads in the training process.
     """
 
-    kind: KindName
+    kind: str
     root: str | None = None
     images: str = "images"
     masks: str = "masks"
@@ -49,6 +45,8 @@ class DataConfig:
     workers: int = 0
 
     def __post_init__(self) -> None:
+        if self.kind not in (*KINDS, "mri"):
+            raise ValueError(f"data.kind must be one of {', '.join((*KINDS, 'mri'))}, got {self.kind!r}")
         _positive("data.batch_size", self.batch_size)
 
     def dataset(self, split: str) -> SegmentationDataset:
