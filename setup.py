@@ -28,13 +28,21 @@ def tool(name: str) -> str:
 
 
 class CMakeBuild(build_ext):
-    def build_extension(self, ext: Extension) -> None:
+    def build_extensions(self) -> None:
+        """Builds all at once; keeps those that the options asked for, and none of an earlier build."""
+        for ext in self.extensions:
+            built = Path(self.get_ext_fullpath(ext.name))
+            for stale in (built, ROOT / "fcn_kernels" / built.name):
+                stale.unlink(missing_ok=True)
+        self.run_cmake(Path(self.get_ext_fullpath(self.extensions[0].name)).parent.resolve())
+        self.extensions = [ext for ext in self.extensions if Path(self.get_ext_fullpath(ext.name)).exists()]
+
+    def run_cmake(self, output: Path) -> None:
         import pybind11
 
         if os.environ.get("CXX") is None and not any(map(shutil.which, ("c++", "g++", "clang++"))):
             raise CompileError("fcn-kernels needs a C++17 compiler to build: install g++ or clang++, or set CXX")
         build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
-        output = Path(self.get_ext_fullpath(ext.name)).parent.resolve()
         configure = [
             tool("cmake"), "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
             f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
@@ -58,4 +66,6 @@ class CMakeBuild(build_ext):
         raise CompileError(f"fcn-kernels: could not {what} the C++ kernels with {command[0]}:\n{message}")
 
 
-setup(ext_modules=[Extension("fcn_kernels._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
+EXTENSIONS = [Extension(f"fcn_kernels.{name}", sources=[]) for name in ("_C", "_CUDA", "_EMULATOR")]
+
+setup(ext_modules=EXTENSIONS, cmdclass={"build_ext": CMakeBuild})
