@@ -14,6 +14,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from .data import KINDS, Augmentation, SegmentationDataset, folder, mri
+from .heads import Filter
 
 
 class ConfigError(ValueError):
@@ -68,12 +69,17 @@ class NetworkConfig:
     """See ``fcn.models.ModelConfig``; the stride comes from the stages, the number of classes from the data.
 
     pretrained: weights of the trunk: a classifier or FCN of Caffe, torchvision, pytorch-fcn or this program.
+    tune: ``all`` layers, or only the ``head``: CVPR 2015's FCN-32s-fixed.
     """
 
     backbone: str = "vgg16"
     pad: Literal["same", "official"] = "same"
     dropout: float = 0.5
+    at_once: bool = False
+    upsampling: Filter = "fixed"
+    last_upsampling: Filter = "fixed"
     pretrained: str | None = None
+    tune: Literal["all", "head"] = "all"
 
 
 @dataclass
@@ -83,12 +89,19 @@ class LossConfig:
     normalize: True divides the sum over the batch by its labeled pixels; False by its images, as the authors' "heavy"
         recipe does (its learning rates are about 1e-10 for that reason). Both are summed in float32.
     class_weights: ``median_frequency`` weighs each class by median frequency / frequency (see ``fcn.losses``).
+    sampling: in training, the loss of each cell of the network's scores counts with this probability, times its inverse
+        (CVPR 2015, section 4.4: there the batch grows by that inverse).
     kind: ``fused`` never makes full-resolution scores; ``unfused`` makes them, for comparison only.
     """
 
     normalize: bool = True
     class_weights: Literal["none", "median_frequency"] = "none"
+    sampling: float = 1.0
     kind: Literal["fused", "unfused"] = "fused"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sampling <= 1:
+            raise ValueError(f"loss.sampling must be a probability above 0, got {self.sampling}")
 
 
 @dataclass
@@ -129,15 +142,23 @@ class StagesConfig:
 
 @dataclass
 class TrainerConfig:
-    """run_dir: where everything is written. validate_every: epochs between validations (and checkpoints)."""
+    """How to run.
+
+    run_dir: where everything is written.
+    validate_every: epochs between validations (and checkpoints).
+    log_every: steps between points of the training loss in TensorBoard's events.
+    """
 
     run_dir: str
     seed: int = 0
     validate_every: int = 1
+    log_every: int = 10
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
     def __post_init__(self) -> None:
         _positive("trainer.validate_every", self.validate_every)
+        _positive("trainer.log_every", self.log_every)
 
 
 @dataclass

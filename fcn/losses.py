@@ -27,24 +27,46 @@ class Loss(nn.Module):
         self.register_buffer("class_weight", class_weight)
 
     def forward(self, model: FCN, batch: Batch) -> Tensor:
-        losses = [self._sum(model.scores(group["image"]), group["target"]) for group in batch]
+        losses, weights = [], []
+        for group in batch:
+            target, scores = group["target"], model.scores(group["image"])
+            pixel_weight = None
+            if self.training and self.config.sampling < 1:
+                pixel_weight = sampled_cells(target, model.config.stride, self.config.sampling)
+            losses.append(self._sum(scores, target, pixel_weight))
+            weights.append(self._weight(target, pixel_weight))
         total = torch.stack(losses).sum()
         if not self.config.normalize:
             return total / sum(len(group["target"]) for group in batch)
-        counts = [self._count(group["target"]) for group in batch]
-        return total / torch.stack(counts).sum().clamp(min=1e-6)
+        return total / torch.stack(weights).sum().clamp(min=1e-6)
 
-    def _sum(self, scores: Scores, target: Tensor) -> Tensor:
+    def _sum(self, scores: Scores, target: Tensor, pixel_weight: Tensor | None) -> Tensor:
         if self.config.kind == "fused":
-            return scores.loss(target, self.class_weight, ignore_index=VOID, reduction="sum")
+            return scores.loss(target, self.class_weight, pixel_weight=pixel_weight, ignore_index=VOID, reduction="sum")
         logits = scores.logits().float()
-        return F.cross_entropy(logits, target.long(), self.class_weight, ignore_index=VOID, reduction="sum")
+        losses = F.cross_entropy(logits, target.long(), self.class_weight, ignore_index=VOID, reduction="none")
+        return losses.sum() if pixel_weight is None else (losses * pixel_weight).sum()
 
-    def _count(self, target: Tensor) -> Tensor:
-        labeled = target[target != VOID]
-        if self.class_weight is None:
-            return torch.tensor(float(labeled.numel()), device=target.device)
-        return self.class_weight[labeled.long()].sum()
+    def _weight(self, target: Tensor, pixel_weight: Tensor | None) -> Tensor:
+        """What the mean divides by: class weight x pixel weight over labeled pixels."""
+        labeled = target != VOID
+        if pixel_weight is None and self.class_weight is None:
+            return labeled.sum().float()
+        weights = labeled.float() if pixel_weight is None else labeled * pixel_weight
+        if self.class_weight is not None:
+            weights = weights * self.class_weight[target.long().where(labeled, 0)]
+        return weights.sum()
+
+
+def sampled_cells(target: Tensor, stride: int, probability: float) -> Tensor:
+    """Pixel weights ``[N, H, W]``: in cells of ``stride`` x ``stride`` 1 / probability or 0, at random.
+
+    The expected loss and gradient are those of the whole image (CVPR 2015, section 4.4).
+    """
+    images, height, width = target.shape
+    cells = torch.rand(images, -(-height // stride), -(-width // stride), device=target.device) < probability
+    pixels = cells.repeat_interleave(stride, 1).repeat_interleave(stride, 2)[:, :height, :width]
+    return pixels.float() / probability
 
 
 def median_frequency_weights(dataset: SegmentationDataset) -> Tensor:

@@ -123,6 +123,7 @@ def _train_stage(
     trainer = pl.Trainer(
         max_epochs=epochs,
         precision=recipe.trainer.precision,
+        accelerator=recipe.trainer.accelerator,
         devices=1,
         deterministic="warn",
         check_val_every_n_epoch=recipe.trainer.validate_every,
@@ -132,7 +133,7 @@ def _train_stage(
         enable_checkpointing=True,
         enable_progress_bar=False,
         enable_model_summary=False,
-        log_every_n_steps=10,
+        log_every_n_steps=recipe.trainer.log_every,
     )
     trainer.fit(task, batches, val_batches, ckpt_path=last if last.exists() else None, weights_only=True)
     result = {"stride": stride, "steps": trainer.global_step, "best": records.best}
@@ -215,12 +216,17 @@ def _initial_model(
             pad=network.pad,
             in_channels=preprocessing.channels,
             dropout=network.dropout,
+            at_once=network.at_once,
+            upsampling=network.upsampling,
+            last_upsampling=network.last_upsampling,
         )
     )
     if previous is not None:
         model.init_from(load_weights(previous).model)
     elif network.pretrained is not None:
         load_pretrained_backbone(model, network.pretrained)
+    if network.tune == "head":
+        model.backbone.requires_grad_(False)
     return model
 
 

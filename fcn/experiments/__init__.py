@@ -1,8 +1,8 @@
 """Experiments of the paper as commands: ``fcn experiment NAME``.
 
-An experiment is a module of this package, under its own name: nothing lists them elsewhere. Its docstring's first line
-is its help, ``add_arguments(parser)`` declares its options, and ``run(options)`` gives a ``Result``. The options
-``--device`` and ``--out`` are there for all.
+An experiment is a module of this package, under its own name, with - for _: nothing lists them elsewhere. Its
+docstring's first line is its help, ``add_arguments(parser)`` declares its options, and ``run(options)`` gives a
+``Result``. The options ``--device`` and ``--out`` are there for all.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Result:
 def experiments() -> dict[str, ModuleType]:
     """By name."""
     names = [found.name for found in pkgutil.iter_modules(__path__)]
-    return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+    return {name.replace("_", "-"): importlib.import_module(f"{__name__}.{name}") for name in names}
 
 
 def show(result: Result) -> None:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from fcn.cli import main
+from fcn.config import load_recipe
 from fcn.experiments import Result, Table, experiments, show, write
 from fcn.experiments.efficiency import patches
+from fcn.experiments.sampling import smoothed
 from fcn.experiments.timing import as_usually_written, depth, labeling, random_image, random_model
+from fcn.experiments.upper_bound import restored, shares
 from fcn.graph import reaches, trace
+from fcn.inference import Predictor
 from fcn.models import ModelConfig, build_model
+from fcn.trials import percentages
+from fcn.weights import load_weights
 
 ARGUMENTS = {
     "rarefaction": "--network small --layer pool2 --size 40 --repeats 1",
@@ -24,9 +32,10 @@ ARGUMENTS = {
 }
 
 
-def run(name: str, out: Path) -> list[dict[str, list[Any]]]:
+def run(name: str, out: Path, arguments: str = "") -> list[dict[str, list[Any]]]:
     """Rows of the written tables, by their first cell."""
-    assert main(["experiment", name, *ARGUMENTS[name].split(), "--out", str(out)]) == 0
+    arguments = arguments or ARGUMENTS[name]
+    assert main(["experiment", name, *arguments.split(), "--out", str(out)]) == 0
     assert sorted(path.name for path in out.iterdir()) == [f"{name}.json", f"{name}.md", f"{name}.png"]
     record = json.loads((out / f"{name}.json").read_text())
     text = (out / f"{name}.md").read_text()
@@ -98,6 +107,68 @@ def test_patches_are_what_the_scores_see() -> None:
     assert bool((cut[5, 0, :, 2] == 0).all())  # past the image
 
 
+def test_skips(recipe_file: Path, tmp_path: Path) -> None:
+    """Each network is scored on the test split; the fixed one learns its scores alone."""
+    stages = "stages.stride=[32,16,8] stages.epochs=[1,1,1] stages.lr=[.01,.01,.01]"
+    runs = tmp_path / "runs"
+    here, paper = run("skips", tmp_path / "out", f"--data {recipe_file} --runs {runs} --size 40 --set {stages}")
+    assert list(here) == list(paper) == ["FCN-32s-fixed", "FCN-32s", "FCN-16s", "FCN-8s"]
+    predictor = Predictor(runs / "staged/fcn8s/best.safetensors", precision="float32")
+    metrics = predictor.evaluate(load_recipe(recipe_file).data.dataset("test"), progress=False)
+    assert here["FCN-8s"] == percentages(metrics)
+    assert not predictor.model.head.get_submodule("score_pool3").weight.eq(0).all()
+    start = load_weights(runs / "fixed/fcn32s/best.safetensors").model
+    assert start.head.get_submodule("score_fr").weight.any()
+    assert load_recipe(runs / "fixed/recipe.yaml").model.tune == "head"
+
+
+def test_deconv(recipe_file: Path, tmp_path: Path) -> None:
+    (rows,) = run("deconv", tmp_path / "out", f"--data {recipe_file} --epochs 1 --filter dense --runs {tmp_path / 'r'}")
+    # FCN-16s: a 4 x 4 filter between streams, 32 x 32 onto the image; of 3 classes, from each to each.
+    assert [row[0] for row in rows.values()] == [0, 9 * 16, 9 * (16 + 32 * 32)]
+    learned = load_weights(tmp_path / "r/learned_throughout/fcn16s/best.safetensors").model
+    bilinear = build_model(learned.config).state_dict()["head.upscore16.weight"]
+    assert not torch.equal(learned.state_dict()["head.upscore16.weight"], bilinear)
+
+
+def test_sampling(recipe_file: Path, tmp_path: Path) -> None:
+    (rows,) = run(
+        "sampling", tmp_path / "out", f"--data {recipe_file} --epochs 2 --probabilities 1 .5 --runs {tmp_path / 'r'}"
+    )
+    assert {name: row[:2] for name, row in rows.items()} == {"100%": [2, 6], "50%": [4, 8]}
+    curves = json.loads((tmp_path / "out/sampling.json").read_text())["measurements"]["curves"]
+    losses = curves["1"]["loss"]
+    assert losses[0] == pytest.approx(math.log(3), rel=1e-4)  # scores are zero at the start
+    assert rows["100%"][2] == losses[-1] < losses[0]
+    assert curves["1"]["step"] == list(range(6))
+
+
+def test_upper_bound_of_the_demo(tmp_path: Path) -> None:
+    (rows,) = run("upper-bound", tmp_path, "--data demo --split val --factors 1 8 32 128")
+    repeated, bilinear, paper = (list(column) for column in zip(*rows.values(), strict=True))
+    assert repeated[0] == bilinear[0] == 100
+    for values in (repeated, bilinear):
+        assert values == sorted(values, reverse=True)
+        assert 20 < values[-1] < values[1] < 100
+    assert paper == [None, 96.4, 86.1, 50.9]
+
+
+def test_labels_of_cells() -> None:
+    """Void counts nowhere; cells at the edge are smaller."""
+    target = np.array([[0, 1, 2], [1, 255, 255], [255, 255, 0]], np.uint8)
+    coarse = shares(target, 3, 2)
+    expected = torch.tensor([[[1 / 3, 0], [0, 1]], [[2 / 3, 0], [0, 0]], [[0, 1], [0, 0]]])
+    torch.testing.assert_close(coarse, expected[None])
+    repeated, smooth = restored(target, 3, 2)
+    assert repeated.tolist() == [[[1, 1, 2], [1, 1, 2], [0, 0, 0]]]
+    assert smooth.shape == repeated.shape
+
+
+def test_smoothed_curve() -> None:
+    values = np.arange(40.0)
+    assert smoothed(values)[:3].tolist() == [0, 0.5, 1.5]
+
+
 def test_cells_and_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = Table("t", ("name", "a"), [["x", 1234567], ["y", 12345.6], ["z", 0.012345], ["w", None]])
     assert [row[1] for row in table.text()] == ["1,234,567", "12,346", "0.0123", "-"]
@@ -106,12 +177,17 @@ def test_cells_and_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "A note." in capsys.readouterr().out
     write(result, "n", {"sizes": [1, 2], "fast": True, "slow": False}, torch.device("cpu"), tmp_path)
     assert "`fcn experiment n --sizes 1 2 --fast`" in (tmp_path / "n.md").read_text()
-    assert set(experiments()) >= {"rarefaction", "efficiency", "timing"}
+    assert set(experiments()) == {*ARGUMENTS, "skips", "sampling", "deconv", "upper-bound"}
     for arguments, message in {
         ("rarefaction", "--size", "9"): "pool3 sees 44 pixels",
         ("rarefaction", "--layer", "pool9"): "no layer is named pool9",
         ("rarefaction", "--layer", "conv1_1"): "is dense already",
         ("efficiency", "--size", "9"): "classifies 227 pixels",
+        ("skips", "--set", "stages.stride=[8]", "stages.epochs=[1]", "stages.lr=[1]"): "must train strides",
+        ("sampling", "--set", "stages.stride=[8]", "stages.epochs=[1]", "stages.lr=[1]"): "wants 32 among them",
+        ("sampling", "--probabilities", "0"): "above 0 and at most 1",
+        ("upper-bound", "--factors", "0"): "at least 1",
+        ("upper-bound", "--data", "none.yaml"): "recipe not found",
     }.items():
         assert main(["experiment", *arguments]) == 2
         assert message in capsys.readouterr().err

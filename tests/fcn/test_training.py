@@ -7,8 +7,10 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from safetensors.torch import load_file
 
@@ -18,7 +20,7 @@ from fcn.config import ConfigError, LossConfig, Recipe, load_data_config, load_r
 from fcn.data import ArrayDataset, collate, folder
 from fcn.demo import DEMO_RECIPE
 from fcn.inference import Predictor
-from fcn.losses import Loss, median_frequency_weights
+from fcn.losses import Loss, median_frequency_weights, sampled_cells
 from fcn.models import FCN, ModelConfig, build_model
 from fcn.preprocessing import IMAGENET
 from fcn.training import SegmentationTask, resume, train
@@ -86,9 +88,46 @@ def test_a_batch_of_void_has_no_loss_and_no_gradient(model: FCN) -> None:
     assert all(parameter.grad is None or not parameter.grad.any() for parameter in model.parameters())
 
 
-def test_median_frequency_weights() -> None:
-    import numpy as np
+@pytest.mark.parametrize("kind", ["fused", "unfused"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sampled_loss_is_that_of_the_cells_drawn(model: FCN, shapes: Path, kind: Any, weighted: bool) -> None:
+    batch = collate(pairs(shapes, (0, 1)))
+    weight = torch.tensor([0.2, 1.0, 3.0]) if weighted else None
+    torch.manual_seed(1)
+    masks = [sampled_cells(group["target"], 16, 0.4) for group in batch]
+    total, divisor = 0.0, 0.0
+    for group, mask in zip(batch, masks, strict=True):
+        target = group["target"].long().masked_fill(mask == 0, 255)
+        total += F.cross_entropy(model(group["image"]), target, weight, ignore_index=255, reduction="sum").item()
+        labeled = target[target != 255]
+        divisor += float((torch.ones(3) if weight is None else weight)[labeled].sum())
+    for normalize, expected in ((True, total / divisor), (False, total / 0.4 / 2)):
+        loss = Loss(LossConfig(normalize=normalize, sampling=0.4, kind=kind), weight)
+        torch.manual_seed(1)
+        assert loss(model, batch).item() == pytest.approx(expected, rel=1e-5)
+        whole = Loss(LossConfig(normalize=normalize, kind=kind), weight)
+        torch.testing.assert_close(loss.eval()(model, batch), whole(model, batch))  # never in validation
 
+
+def test_sampled_cells() -> None:
+    weights = sampled_cells(torch.zeros(50, 20, 33, dtype=torch.uint8), 8, 0.25)
+    assert weights.shape == (50, 20, 33)
+    assert weights.unique().tolist() == [0, 4]
+    assert 0.9 < weights.mean() < 1.1
+    cells = torch.nn.functional.pad(weights, (0, 7, 0, 4), mode="replicate").unfold(1, 8, 8).unfold(2, 8, 8)
+    assert torch.equal(cells.amin((3, 4)), cells.amax((3, 4)))
+
+
+def test_a_head_trained_alone_leaves_the_trunk_as_it_was(recipe_file: Path) -> None:
+    overrides = ["--model.tune=head", "--model.backbone=small", "--stages.stride=[32]", "--stages.epochs=[1]"]
+    recipe = load_recipe(recipe_file, [*overrides, "--stages.lr=[0.1]"])
+    trained = load_weights(train(recipe)).model.state_dict()
+    torch.manual_seed(np.random.SeedSequence([recipe.trainer.seed, 32]).generate_state(1)[0].item())
+    for name, start in build_model(ModelConfig("small", 32, 3)).state_dict().items():
+        assert torch.equal(start, trained[name]) == name.startswith("backbone"), name
+
+
+def test_median_frequency_weights() -> None:
     def sample(labels: list[int]) -> Any:
         return {"image": np.zeros((1, len(labels), 3), np.uint8), "target": np.array([labels], np.uint8), "name": ""}
 
@@ -273,6 +312,7 @@ def test_optimizer_groups_follow_the_official_solver(recipe: Recipe, model: FCN)
         (["--data.batch_size", "many"], "data.batch_size.*int.*many"),
         (["--data.batch_size", "0"], "data.batch_size must be at least 1, got 0"),
         (["--data.kind", "imagenet"], "data.kind.*camvid"),
+        (["--loss.sampling", "0"], "loss.sampling must be a probability above 0"),
         (["--stages.epochs", "[1]"], "one number for each stage"),
         (["--stages.stride", "[32, 64]"], "stages.stride must hold 32, 16 or 8"),
         (["--data.augment.scale", "[2, 1]"], "augment.scale must be two factors"),
