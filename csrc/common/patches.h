@@ -97,11 +97,10 @@ struct AxisPatches {
         return {first, end > first ? end - first : 0, float(step * first + origin - cell * denominator) * inverse};
     }
 
+    FCN_HD int nearest(int64_t cell) const { return int(cell < 0 ? 0 : cell < input_size ? cell : input_size - 1); }
+
     // The input pixel at corner `cell`, or -1 where the border makes it zero.
-    FCN_HD int corner(int64_t cell) const {
-        if (clamp) return int(cell < 0 ? 0 : cell < input_size ? cell : input_size - 1);
-        return cell >= 0 && cell < input_size ? int(cell) : -1;
-    }
+    FCN_HD int corner(int64_t cell) const { return clamp || (cell >= 0 && cell < input_size) ? nearest(cell) : -1; }
 };
 
 }  // namespace fcn

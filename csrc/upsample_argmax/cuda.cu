@@ -191,7 +191,8 @@ __global__ void __launch_bounds__(kThreads) argmax_kernel(const ArgmaxArgs<S> a)
     if constexpr (kConfidence) write_confidence(a, corners, row, column, winners, at);
 }
 
-// K x K pixels for a thread, or K x R where more state would not fit the registers.
+// K x K pixels for a thread; of 8 columns 4 rows, or 2 where labels are not packed. Not fewer with confidence: scores are
+// rounded the same way with it and without, so labels are the same.
 template <class Label, bool kConfidence, class S>
 void launch_argmax(ArgmaxArgs<S>& a, const UpsampleArgmaxArgs& args, cudaStream_t stream) {
     const Tensor& x = args.x;
@@ -199,7 +200,7 @@ void launch_argmax(ArgmaxArgs<S>& a, const UpsampleArgmaxArgs& args, cudaStream_
         return AxisPatches(rows ? args.grid.rows : args.grid.columns, x.size[rows ? 2 : 3], args.grid.clamp, longest);
     };
     const int k = patch_columns(axis(true, 8), axis(false, 8));
-    constexpr int kRows = sizeof(Label) == 1 && !kConfidence ? 4 : 2;  // of a patch of 8 columns
+    constexpr int kRows = sizeof(Label) == 1 ? 4 : 2;
     const Tiling tiling(axis(true, k == 8 ? kRows : k), axis(false, k), x.size[0]);
     a.rows = tiling.rows, a.columns = tiling.columns;
     a.by_runs = Divisor(a.columns.tile * a.columns.pieces);

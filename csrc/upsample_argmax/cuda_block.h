@@ -41,22 +41,26 @@ template <class S>
 struct Corners {
     const S* image;
     int64_t class_stride;
-    int offset[4];  // of class 0; negative where the border makes the score zero
+    int offset[4];  // of class 0; of the nearest pixel where the border makes the score zero
+    bool counts[4];
 
     FCN_D Corners(const ArgmaxArgs<S>& a, const Place& p) : image(a.x + p.image * a.x_stride[0]), class_stride(a.x_stride[1]) {
         const int64_t row = a.rows.cell_of_unit(p.tile_row * a.rows.tile + p.row_unit);
         const int64_t column = a.columns.cell_of_unit(p.tile_column * a.columns.tile + p.column_unit);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            const int y = a.rows.corner(row + i / 2), x = a.columns.corner(column + i % 2);
-            offset[i] = p.active && y >= 0 && x >= 0 ? y * int(a.x_stride[2]) + x * int(a.x_stride[3]) : -1;
+            const int64_t y = row + i / 2, x = column + i % 2;
+            offset[i] = a.rows.nearest(y) * int(a.x_stride[2]) + a.columns.nearest(x) * int(a.x_stride[3]);
+            counts[i] = a.rows.corner(y) >= 0 && a.columns.corner(x) >= 0;
         }
     }
 
     FCN_D void read(int c, float (&v)[4]) const {
         const S* plane = image + c * class_stride;
 #pragma unroll
-        for (int i = 0; i < 4; ++i) v[i] = offset[i] >= 0 ? to_float(plane[unsigned(offset[i])]) : 0.0f;
+        for (int i = 0; i < 4; ++i) v[i] = to_float(plane[unsigned(offset[i])]);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) v[i] = counts[i] ? v[i] : 0;
     }
 };
 

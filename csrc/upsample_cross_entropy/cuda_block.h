@@ -42,7 +42,7 @@ struct BlockMemory {
     float smooth[4][kThreads];  // weights of the patch's pixels at the corners, where labels are smoothed
     float2 warp_sums[kThreads / 32];
     float corner_sums[2][kClasses][4][kThreads];  // two halves that take turns
-    // Behind it: float peaks[slot row][slot column], the largest class at each corner of the tile, in units of log 2.
+    // Behind it: float peaks[slot row][slot column], the largest class at each corner of the tile.
 
     FCN_D static BlockMemory& here() { return *dynamic_shared<BlockMemory>(); }
     FCN_D float* peaks() { return reinterpret_cast<float*>(this + 1); }
@@ -98,7 +98,8 @@ struct Patch {
     FCN_D int columns() const { return BlockMemory::here().column_count[threadIdx.x]; }
 };
 
-// Finds the peaks. Returns whether all scores of the tile are finite and above their peak less `range` nats.
+// Finds the peaks. Returns whether all scores of the tile are finite and above their peak less `range` nats, those that stand
+// in for corners where the border makes scores zero (see Corners) finite as well.
 template <class S>
 FCN_D bool find_peaks(const LossArgs<S>& a, const Place& p, float range) {
     float* const peaks = BlockMemory::here().peaks();
@@ -106,37 +107,31 @@ FCN_D bool find_peaks(const LossArgs<S>& a, const Place& p, float range) {
     bool fits = true;
 #pragma unroll 1
     for (int i = int(threadIdx.x); i < rows * columns; i += int(blockDim.x)) {
-        const int y = a.rows.corner(a.rows.cell_of_slot(p.tile_row, i / columns));
-        const int x = a.columns.corner(a.columns.cell_of_slot(p.tile_column, i % columns));
-        float peak = 0;
-        if (y >= 0 && x >= 0) {
-            const S* at = a.x + p.image * a.x_stride[0] + y * a.x_stride[2] + x * a.x_stride[3];
-            float least = peak = to_float(*at), poison = 0;
-#pragma unroll 1
-            for (int c = 0; c < a.classes; ++c) {
-                const float v = to_float(at[c * a.x_stride[1]]);
-                peak = fmaxf(peak, v), least = fminf(least, v), poison = fmaf(v, 0, poison);
-            }
-            fits &= poison == 0 && least > peak - range;
-            peak *= kLog2E;
+        const int64_t row = a.rows.cell_of_slot(p.tile_row, i / columns), column = a.columns.cell_of_slot(p.tile_column, i % columns);
+        const S* at = a.x + p.image * a.x_stride[0] + a.rows.nearest(row) * a.x_stride[2] + a.columns.nearest(column) * a.x_stride[3];
+        float peak = to_float(*at), least = peak, poison = 0;
+        for (int c = 0; c < a.classes; ++c, at += a.x_stride[1]) {
+            const float v = to_float(*at);
+            peak = fmaxf(peak, v), least = fminf(least, v), poison = fmaf(v, 0, poison);
         }
-        peaks[i] = peak;
+        const bool counts = a.rows.corner(row) >= 0 && a.columns.corner(column) >= 0;
+        fits &= poison == 0 && (!counts || least > peak - range);
+        peaks[i] = counts ? peak : 0;
     }
     return __syncthreads_and(fits);
 }
 
-// The four scores that a cell samples: upper left, upper right, lower left, lower right. In units of log 2, relative to
-// the largest class at each corner: interpolation weights are the same for all classes, so the softmax does not change,
-// and no score is above 0.
+// The four scores that a cell samples: upper left, upper right, lower left, lower right. Relative to the largest class at
+// each corner: interpolation weights are the same for all classes, so the softmax does not change, and no score is above 0.
 template <class S>
 struct Corners {
     const S* image;
     int64_t class_stride;
-    int offset[4];  // of class 0; negative where the border makes the score zero
+    int offset[4];   // of class 0; of the nearest pixel where the border makes the score zero
+    float scale[4];  // 1; 0 where the border makes the score zero
     float peak[4];
 
-    FCN_D Corners(const LossArgs<S>& a, const Place& p)
-        : image(a.x + p.image * a.x_stride[0]), class_stride(a.x_stride[1]) {
+    FCN_D Corners(const LossArgs<S>& a, const Place& p) : image(a.x + p.image * a.x_stride[0]), class_stride(a.x_stride[1]) {
         const float* const peaks = BlockMemory::here().peaks();
         const int stride = a.columns.slots_in(p.tile_column);
         const int slot_row = a.rows.shared() ? p.row : 2 * p.row, slot_column = a.columns.shared() ? p.column : 2 * p.column;
@@ -144,17 +139,24 @@ struct Corners {
         const int64_t column = a.columns.cell_of_slot(p.tile_column, slot_column);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            const int y = a.rows.corner(row + i / 2), x = a.columns.corner(column + i % 2);
-            const bool counts = p.active && y >= 0 && x >= 0;
-            offset[i] = counts ? y * int(a.x_stride[2]) + x * int(a.x_stride[3]) : -1;
+            const int64_t y = row + i / 2, x = column + i % 2;
+            const bool counts = p.active && a.rows.corner(y) >= 0 && a.columns.corner(x) >= 0;
+            offset[i] = p.active ? a.rows.nearest(y) * int(a.x_stride[2]) + a.columns.nearest(x) * int(a.x_stride[3]) : 0;
+            scale[i] = counts ? 1.0f : 0.0f;
             peak[i] = counts ? peaks[(slot_row + i / 2) * stride + slot_column + i % 2] : 0;
         }
     }
 
-    FCN_D void read(int c, float (&v)[4]) const {
-        const S* plane = image + c * class_stride;
+    // `plane` is the image's map of a class, whose scores are finite.
+    FCN_D void read(const S* plane, float (&v)[4]) const {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) v[i] = offset[i] >= 0 ? fmaf(to_float(plane[unsigned(offset[i])]), kLog2E, -peak[i]) : 0.0f;
+        for (int i = 0; i < 4; ++i) v[i] = fmaf(to_float(plane[unsigned(offset[i])]), scale[i], -peak[i]);
+    }
+
+    FCN_D void read_any(const S* plane, float (&v)[4]) const {
+        read(plane, v);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) v[i] = scale[i] != 0 ? v[i] : 0;
     }
 };
 

@@ -6,14 +6,14 @@
 
 namespace fcn {
 
-// Scores of a class along a row of pixels, the first of which lies at t in the cell.
+// Scores of a class along a row of pixels, the first of which lies at t in the cell; in units of log 2.
 struct RowScores {
     float first, step;
 
     FCN_D RowScores(const float (&v)[4], float t_row, float t, float column_step) {
         const float left = fmaf(t_row, v[2] - v[0], v[0]), slope = fmaf(t_row, v[3] - v[1], v[1]) - left;
-        first = fmaf(t, slope, left);
-        step = column_step * slope;
+        first = kLog2E * fmaf(t, slope, left);
+        step = kLog2E * column_step * slope;
     }
     FCN_D float at(int k) const { return fmaf(float(k), step, first); }
 };
@@ -34,9 +34,10 @@ FCN_D void exact_strip(const LossArgs<S>& a, int image, const Strip& strip, cons
     read_labels<K>(a, image, strip.y, strip.x, strip.count, label);
 #pragma unroll
     for (int k = 0; k < K; ++k) peak[k] = -INFINITY, s[k] = score[k] = 0;
+    const S* plane = corners.image;
 #pragma unroll 1
-    for (int c = 0; c < a.classes; ++c) {
-        corners.read(c, v);
+    for (int c = 0; c < a.classes; ++c, plane += corners.class_stride) {
+        corners.read_any(plane, v);
         const RowScores scores(v, strip.t_row, strip.t, column_step);
 #pragma unroll
         for (int k = 0; k < K; ++k) peak[k] = fmaxf(peak[k], scores.at(k));
@@ -44,9 +45,10 @@ FCN_D void exact_strip(const LossArgs<S>& a, int image, const Strip& strip, cons
     PixelWeights weight[K];
 #pragma unroll
     for (int k = 0; k < K; ++k) weight[k] = weigh(a, label[k], image, strip.y, strip.x + k, sums);
+    plane = corners.image;
 #pragma unroll 1
-    for (int c = 0; c < a.classes; ++c) {
-        corners.read(c, v);
+    for (int c = 0; c < a.classes; ++c, plane += corners.class_stride) {
+        corners.read_any(plane, v);
         const RowScores scores(v, strip.t_row, strip.t, column_step);
         const float smoothing = a.smoothing * class_weight(a, c);
 #pragma unroll
@@ -67,12 +69,13 @@ FCN_D void exact_strip(const LossArgs<S>& a, int image, const Strip& strip, cons
         s[k] = __fdividef(w, s[k]);
     }
     if (!a.grad) return;
+    plane = corners.image;
 #pragma unroll 1
     for (int first = 0; first < a.classes; first += CornerSums<S>::kClasses) {
         const int classes = min(CornerSums<S>::kClasses, a.classes - first);
 #pragma unroll 1
-        for (int g = 0; g < classes; ++g) {
-            corners.read(first + g, v);
+        for (int g = 0; g < classes; ++g, plane += corners.class_stride) {
+            corners.read_any(plane, v);
             const RowScores scores(v, strip.t_row, strip.t, column_step);
             const float smoothing = a.smoothing * class_weight(a, first + g);
             float all = 0, right = 0;

@@ -22,10 +22,10 @@ struct Progression {
     FCN_D Progression(const float (&v)[4], const Patch& p, float column_step, float row_step) {
         const float upper = v[1] - v[0], lower = v[3] - v[2];
         const float upper_first = fmaf(p.t_column, upper, v[0]), lower_first = fmaf(p.t_column, lower, v[2]);
-        const float down = lower_first - upper_first, twist = (lower - upper) * column_step;
-        first = exp2_approx(fmaf(p.t_row, down, upper_first));
-        column = exp2_approx(fmaf(p.t_row, twist, upper * column_step));
-        row = exp2_approx(down * row_step);
+        const float down = lower_first - upper_first, twist = (lower - upper) * (kLog2E * column_step);
+        first = exp2_approx(kLog2E * fmaf(p.t_row, down, upper_first));
+        column = exp2_approx(fmaf(p.t_row, twist, upper * (kLog2E * column_step)));
+        row = exp2_approx(down * (kLog2E * row_step));
         both = exp2_approx(twist * row_step);
     }
 };
@@ -215,28 +215,30 @@ FCN_D void geometric_path(const LossArgs<S>& a, const Patch& patch, const Corner
 #pragma unroll
         for (int k = 0; k < K; ++k) factor[row][k] = 0;
     }
+    const S* plane = corners.image;
 #pragma unroll 1
-    for (int c = 0; c < a.classes; ++c) {
-        corners.read(c, v);
+    for (int c = 0; c < a.classes; ++c, plane += corners.class_stride) {
+        corners.read(plane, v);
         add_exponentials<K, R>(Progression(v, patch, column_step, row_step), factor);
     }
     const PatchLabels labels = normalise<K, R>(a, patch, factor, sums);
     float score = 0;  // <scores, T>
+    plane = corners.image;
 #pragma unroll 1
     for (int first = 0; first < a.classes; first += CornerSums<S>::kClasses) {
         const int classes = min(CornerSums<S>::kClasses, a.classes - first);
 #pragma unroll 1
-        for (int g = 0; g < classes; ++g) {
+        for (int g = 0; g < classes; ++g, plane += corners.class_stride) {
             const int c = first + g;
             float sum[4] = {0, 0, 0, 0};
             if (a.grad) {
-                corners.read(c, v);
+                corners.read(plane, v);
                 sum_gradient<K, R>(Progression(v, patch, column_step, row_step), patch, column_step, row_step, factor, sum);
             }
             if (a.smoothing != 0 || (labels.present >> (c & 31) & 1)) {
                 float w[4];
                 label_weights(a, patch, labels, c, w);
-                corners.read(c, v);
+                corners.read(plane, v);
 #pragma unroll
                 for (int i = 0; i < 4; ++i) score = fmaf(w[i], v[i], score), sum[i] -= w[i];
             }
@@ -245,7 +247,7 @@ FCN_D void geometric_path(const LossArgs<S>& a, const Patch& patch, const Corner
         }
         if (a.grad) gradient.flush(first, classes, false);
     }
-    sums.loss = fmaf(-kLn2, score, sums.loss);
+    sums.loss -= score;
 }
 
 }  // namespace fcn
