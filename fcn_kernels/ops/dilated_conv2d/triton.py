@@ -304,8 +304,9 @@ def _convolve_heuristic(dtype: str, size: int, inputs: int, outputs: int, PRECIS
 def _weight_gradient_heuristic(dtype: str, inputs: int, outputs: int, PRECISION: str, **key: Any) -> Config:
     exact = dtype == "float32" and PRECISION == "ieee"  # without tensor cores
     out, inner = (2 ** min(6 if exact else 7, max(4, channels)) for channels in (outputs, inputs))
-    pixels = 16 if exact else 32 if dtype == "float32" else 64
-    return {"OUT": out, "IN": inner, "PIXELS": pixels, "num_warps": 8 if out * inner == 2**14 else 4, "num_stages": 3}
+    pixels, stages = 32 if dtype == "float32" else 64, 2 if exact else 3
+    warps = 8 if out * inner == 2**14 else 4
+    return {"OUT": out, "IN": inner, "PIXELS": pixels, "num_warps": warps, "num_stages": stages}
 
 
 def _sum_heuristic(**key: Any) -> Config:
