@@ -303,9 +303,11 @@ def _convolve_heuristic(dtype: str, size: int, inputs: int, outputs: int, PRECIS
 
 def _weight_gradient_heuristic(dtype: str, inputs: int, outputs: int, PRECISION: str, **key: Any) -> Config:
     exact = dtype == "float32" and PRECISION == "ieee"  # without tensor cores
-    out, inner = (2 ** min(6 if exact else 7, max(4, channels)) for channels in (outputs, inputs))
-    pixels, stages = 32 if dtype == "float32" else 64, 2 if exact else 3
-    warps = 8 if out * inner == 2**14 else 4
+    small = exact and min(inputs, outputs) <= 5
+    limit = 5 if small else 6 if exact else 7
+    out, inner = (2 ** min(limit, max(4, channels)) for channels in (outputs, inputs))
+    pixels = 32 if dtype == "float32" and not small else 64
+    warps, stages = 8 if out * inner == 2**14 else 4, 2 if exact else 3
     return {"OUT": out, "IN": inner, "PIXELS": pixels, "num_warps": warps, "num_stages": stages}
 
 
