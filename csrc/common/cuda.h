@@ -137,7 +137,7 @@ template <int kCount, class T>
 FCN_D Pack<T, kCount> read_pack(const T* at) {
     check_aligned(at, sizeof(T) * kCount);
     if constexpr (sizeof(T) * kCount == 16) {
-        const uint4 bytes = __ldg(reinterpret_cast<const uint4*>(at));
+        const uint4 bytes = read(reinterpret_cast<const uint4*>(at));
         Pack<T, kCount> pack;
         memcpy(&pack, &bytes, 16);
         return pack;
