@@ -131,6 +131,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("root", help="folder of the data set")
     check.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: those of the data set that are there")
+    check.add_argument(
+        "--against",
+        nargs="+",
+        default=[],
+        metavar="LIST",
+        help="lists of images that no split may hold: files, or seg11valid and voc2012val, which come along",
+    )
     check.add_argument("--out", metavar="FILE.json", help="write everything as JSON too")
     check.set_defaults(run=_data_check)
 
@@ -330,6 +337,7 @@ def _data_check(options: argparse.Namespace, overrides: list[str]) -> int:
     from .config import load_data_config
     from .data import DataError, FileDataset, MissingSplitError, recognize
     from .data.check import check, tables
+    from .data.listing import list_file, read_names
     from .report import save_text
 
     if not any(word.split("=")[0] == "--data.kind" for word in overrides):
@@ -348,7 +356,7 @@ def _data_check(options: argparse.Namespace, overrides: list[str]) -> int:
                 splits[split] = error
     if not splits:
         raise DataError(f"{options.root}: no split of a {data.kind} data set here (--data.kind, --splits)")
-    report = check(splits)
+    report = check(splits, {name: read_names(list_file(name, Path(name))) for name in options.against})
     Console().print(*tables(report, f"{data.kind}: {options.root}"))
     if not report.problems:
         print("No problems found.")

@@ -232,6 +232,8 @@ def _initial_model(
 
 def _preprocessing(recipe: Recipe, train_set: SegmentationDataset) -> Preprocessing:
     if recipe.data.preprocessing == "fit":
+        if train_set.published is not None and train_set.published.channels > 3:
+            raise ConfigError(f"data.preprocessing: fit is for colors, {recipe.data.kind} has more; take published")
         return Preprocessing.fit(train_set[index]["image"] for index in range(len(train_set)))
     if recipe.data.preprocessing == "published":
         if train_set.published is None:

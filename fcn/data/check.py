@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any, Literal
 
 import numpy as np
@@ -56,8 +56,16 @@ class Report:
         }
 
 
-def check(splits: Mapping[str, FileDataset | DataError], *, progress: bool = True) -> Report:
-    """Read the data sets of all ``splits`` (an error stands for one that could not be listed)."""
+def check(
+    splits: Mapping[str, FileDataset | DataError],
+    against: Mapping[str, Sequence[str]] | None = None,
+    *,
+    progress: bool = True,
+) -> Report:
+    """Read the data sets of all ``splits`` (an error stands for one that could not be listed).
+
+    against: lists of names of images that no split may hold.
+    """
     reports, problems = {}, []
     for name, dataset in splits.items():
         if isinstance(dataset, DataError):
@@ -65,8 +73,10 @@ def check(splits: Mapping[str, FileDataset | DataError], *, progress: bool = Tru
         else:
             reports[name] = _check_split(name, dataset, progress)
             problems += reports[name].problems
-    for (one, first), (two, second) in combinations(reports.items(), 2):
-        shared = sorted(set(first.names) & set(second.names))
+    names = {name: set(report.names) for name, report in reports.items()}
+    lists = {name: set(names) for name, names in (against or {}).items()}
+    for one, two in (*combinations(names, 2), *product(names, lists)):
+        shared = sorted(names[one] & {**lists, **names}[two])
         problems += [Problem(one, "overlap", f"{name} is in {two} too") for name in shared]
     return Report(reports, problems)
 

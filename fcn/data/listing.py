@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from .files import IMAGE_SUFFIXES, DataError, MissingSplitError
@@ -39,19 +39,23 @@ def split_names(lists: Path, split: str) -> list[str]:
     Lists are joined and taken away from left to right: ``train+val``, ``train+val-seg11valid``.
     """
     first, *rest = [split] if (lists / f"{split}.txt").is_file() else re.split(r"([+-])", split)
-    names = _list(lists, first)
+    names = read_names(list_file(first, lists / f"{first}.txt"))
     for sign, other in zip(rest[::2], rest[1::2], strict=True):
-        others = set(_list(lists, other))
-        kept = set(names)
-        names = [n for n in names if n not in others] if sign == "-" else names + sorted(others - kept)
+        others = read_names(list_file(other, lists / f"{other}.txt"))
+        names = list(dict.fromkeys(names + others)) if sign == "+" else _without(names, set(others))
     if not names:
         raise DataError(f"{lists}: split '{split}' is empty")
     return names
 
 
-def _list(lists: Path, name: str) -> list[str]:
-    own, ours = lists / f"{name}.txt", LISTS / f"{name}.txt"
-    return read_names(own if own.is_file() or not ours.is_file() else ours)
+def _without(names: Sequence[str], others: Container[str]) -> list[str]:
+    return [name for name in names if name not in others]
+
+
+def list_file(name: str, own: Path) -> Path:
+    """``own``, or the list of this package that bears the name."""
+    ours = LISTS / f"{name}.txt"
+    return own if own.is_file() or not ours.is_file() else ours
 
 
 def files_in(path: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[str, Path]:

@@ -101,6 +101,15 @@ def test_overlap_of_splits_and_names_given_twice(root: Path, tmp_path: Path) -> 
     ]
 
 
+def test_images_that_no_split_may_hold(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    held_out = tmp_path / "held_out.txt"
+    held_out.write_text("val1\nother\n")
+    assert main(["data", "check", str(root), "--against", "seg11valid", str(held_out)]) == 1
+    assert "val1 is in" in capsys.readouterr().out
+    assert main(["data", "check", str(root), "--against", "seg11valid", "voc2012val"]) == 0
+    assert main(["data", "check", str(root), "--against", "gone"]) == 2
+
+
 def test_files_are_read_once_and_a_split_that_cannot_be_listed_does_not_stop_the_others(
     shapes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

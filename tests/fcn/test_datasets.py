@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
+from fcn.cli import main
 from fcn.data import (
     KINDS,
     Augmentation,
@@ -33,6 +34,7 @@ from fcn.data.listing import LISTS, split_names
 from fcn.data.nyud import LOG_DEPTH_MEAN
 from fcn.data.siftflow import SCENES
 from fcn.models import ModelConfig, build_model
+from fcn.weights import load_weights
 
 HEIGHT, WIDTH = 6, 9
 RANDOM = np.random.default_rng(7)
@@ -265,7 +267,7 @@ def test_lists_are_joined_and_taken_away(tmp_path: Path) -> None:
     lines(tmp_path / "train.txt", "c", "a", "2007_000033")
     lines(tmp_path / "val.txt", "a", "b", "2007_000042")
     lines(tmp_path / "hard-ones.txt", "z")
-    assert split_names(tmp_path, "train+val") == ["c", "a", "2007_000033", "2007_000042", "b"]
+    assert split_names(tmp_path, "train+val") == ["c", "a", "2007_000033", "b", "2007_000042"]
     assert split_names(tmp_path, "train-val") == ["c", "2007_000033"]
     assert split_names(tmp_path, "train+val-seg11valid") == ["c", "a", "b"]
     assert split_names(tmp_path, "hard-ones") == ["z"]
@@ -366,3 +368,23 @@ def test_depth_must_fit_its_image(tmp_path: Path) -> None:
     Image.new("RGB", (WIDTH, HEIGHT)).save(path)
     with pytest.raises(DataError, match=r"img_5001\.png: depth must be 16-bit millimeters"):
         data[0]
+
+
+def test_color_and_depth_are_trained_and_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Early fusion through recipe and command line."""
+    write_nyud(tmp_path)
+    data = ["--data.kind=nyud_color_depth", f"--data.root={tmp_path}", "--data.test_split=train"]
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"data: {{kind: nyud_color_depth, root: {tmp_path}, val_split: train, augment: {{scale: [0.9, 1.1]}}}}\n"
+        "model: {backbone: small}\n"
+        "stages: {stride: [32], epochs: [1], lr: [0.001]}\n"
+        f"trainer: {{run_dir: {tmp_path / 'run'}}}\n"
+    )
+    assert main(["train", str(recipe)]) == 2
+    assert "take published" in capsys.readouterr().err
+    assert main(["train", str(recipe), "--data.preprocessing", "published"]) == 0
+    weights = tmp_path / "run/best.safetensors"
+    assert load_weights(weights).preprocessing.mean == (116.190, 97.203, 92.318, 7.844)
+    assert main(["evaluate", str(weights), *data]) == 0
+    assert "nyud_color_depth train, 1 images" in capsys.readouterr().out
