@@ -357,12 +357,12 @@ def _data_check(options: argparse.Namespace, overrides: list[str]) -> int:
     if not splits:
         raise DataError(f"{options.root}: no split of a {data.kind} data set here (--data.kind, --splits)")
     report = check(splits, {name: read_names(list_file(name, Path(name))) for name in options.against})
-    Console().print(*tables(report, f"{data.kind}: {options.root}"))
-    if not report.problems:
-        print("No problems found.")
     if options.out:
         result = {"data": data.kind, "root": options.root, **report.as_dict()}
         save_text(options.out, json.dumps(result, indent=2))
+    Console().print(*tables(report, f"{data.kind}: {options.root}"))
+    if not report.problems:
+        print("No problems found.")
     return 1 if report.problems else 0
 
 
