@@ -346,6 +346,7 @@ def _data_check(options: argparse.Namespace, overrides: list[str]) -> int:
     if data.kind not in KINDS:
         raise DataError(f"data.kind: {data.kind} has no files to check")
     splits: dict[str, FileDataset | DataError] = {}
+    absent = ""
     for split in options.splits or KINDS[data.kind].splits:
         try:
             dataset = data.dataset(split)
@@ -354,8 +355,9 @@ def _data_check(options: argparse.Namespace, overrides: list[str]) -> int:
         except DataError as error:
             if options.splits or not isinstance(error, MissingSplitError):
                 splits[split] = error
+            absent = absent or str(error)
     if not splits:
-        raise DataError(f"{options.root}: no split of a {data.kind} data set here (--data.kind, --splits)")
+        raise DataError(f"{options.root}: no split of a {data.kind} data set here (--data.kind, --splits): {absent}")
     report = check(splits, {name: read_names(list_file(name, Path(name))) for name in options.against})
     if options.out:
         result = {"data": data.kind, "root": options.root, **report.as_dict()}

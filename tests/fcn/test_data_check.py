@@ -134,7 +134,7 @@ def test_splits_asked_for_must_be_there_and_others_need_not(
     capsys.readouterr()
     for arguments, message in (
         ([str(tmp_path / "gone")], "gone is not a folder"),
-        ([str(root), "--data.kind", "voc"], "no split of a voc data set here"),
+        ([str(root), "--data.kind", "voc"], "train.txt: list not found"),
         ([str(root), "--data.kind=mri"], "mri has no files to check"),
         ([str(root), "--data.kind", "vox"], "data.kind must be one of camvid, voc, sbd"),
     ):
