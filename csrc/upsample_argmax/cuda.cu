@@ -166,8 +166,9 @@ FCN_D void write_confidence(const ArgmaxArgs<S>& a, const Corners<S>& corners, c
     }
 }
 
+// With no word about the number of blocks the assembler saves registers where it need not, and spills.
 template <int K, int R, class Label, bool kConfidence, class S>
-__global__ void __launch_bounds__(kThreads) argmax_kernel(const ArgmaxArgs<S> a) {
+__global__ void __launch_bounds__(kThreads, 2) argmax_kernel(const ArgmaxArgs<S> a) {
     const Place place(a);
     const Candidates candidates = find_candidates(a, place);
     if (!place.active) return;
