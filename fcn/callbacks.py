@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class Records(pl.Callback):
     ) -> None:
         self.folder, self.classes, self.palette, self.preprocessing = folder, classes, palette, preprocessing
         self.rows: list[dict[str, float]] = []
+        self.warned = False
 
     @property
     def best(self) -> dict[str, float]:
@@ -44,23 +46,38 @@ class Records(pl.Callback):
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "train_loss": _mean(pl_module.train_loss),
-            "val_loss": _mean(pl_module.val_loss),
+            "val_loss": _mean(pl_module.val_loss[:2]),
             "pixel_accuracy": metrics.pixel_accuracy,
             "mean_accuracy": metrics.mean_accuracy,
             "mean_iu": metrics.mean_iu,
             "frequency_weighted_iu": metrics.frequency_weighted_iu,
         }
         self.rows.append(row)
+        if not trainer.is_global_zero:
+            return
+        self._warn_of_equal_scores(pl_module)
         if self.best is row:
             save_weights(
                 self.folder / "best.safetensors",
-                pl_module.model,
+                pl_module.evaluated,
                 classes=self.classes,
                 palette=self.palette,
                 preprocessing=self.preprocessing,
                 extra={"epoch": str(row["epoch"]), "val_mean_iu": f"{metrics.mean_iu:.6f}"},
             )
         self._write()
+
+    def _warn_of_equal_scores(self, task: Any) -> None:
+        total, _, weight = task.val_loss.tolist()
+        equal = math.log(task.model.config.classes)
+        if not self.warned and weight and abs(total / weight - equal) < 1e-3 * equal:
+            self.warned = True
+            warnings.warn(
+                f"FCN-{task.model.config.stride}s: the loss of a pixel is still {equal:.4f}, ln of the number of "
+                "classes: all scores are equal, nothing is learned. Rates for the sum of the pixels' losses (about "
+                "1e-10) are far too small for their mean: see optimizer.rates_for, loss.normalize and --preset.",
+                stacklevel=2,
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
@@ -94,19 +111,26 @@ class LastCheckpoint(Checkpoint):
                 self.handlers[number] = signal.signal(number, self._on_signal)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        # After the last batch of an epoch come validation and the end of the epoch, which checks again.
-        if self.stop and not trainer.is_last_batch:
+        # After the last batch of an epoch come validation and the end of the epoch, which checks again. Gradients that
+        # wait for more batches would be lost.
+        complete = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if complete and not trainer.is_last_batch and self._stops(trainer):
             self._save(trainer)
             raise Interrupted
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if self.stop or (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0:
+        stops = self._stops(trainer)
+        if stops or (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0:
             self._save(trainer)
-        if self.stop:
+        if stops:
             raise Interrupted
 
     def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         self._restore_handlers()
+
+    def _stops(self, trainer: pl.Trainer) -> bool:
+        """Whether any of the processes got a signal: they must agree on the step."""
+        return trainer.strategy.reduce_boolean_decision(self.stop, all=False)
 
     def _on_signal(self, number: int, frame: Any) -> None:
         self.stop = True
@@ -120,7 +144,8 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: pl.Trainer) -> None:
         temporary = self.path.with_suffix(".tmp")
         trainer.save_checkpoint(temporary)
-        os.replace(temporary, self.path)
+        if trainer.is_global_zero:
+            os.replace(temporary, self.path)
 
 
 class Progress(pl.Callback):
@@ -132,10 +157,17 @@ class Progress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         total = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
-        self.bar = tqdm(total=total, initial=trainer.global_step, desc=self.name, unit="step", dynamic_ncols=True)
+        self.bar = tqdm(
+            total=total,
+            initial=trainer.fit_loop.total_batch_idx + 1,
+            desc=self.name,
+            unit="batch",
+            dynamic_ncols=True,
+            disable=not trainer.is_global_zero,
+        )
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.shown["loss"] = f"{float(outputs['loss']):.4g}"
+        self.shown["loss"] = f"{float(outputs['mean']):.4g}"
         self.bar.set_postfix(self.shown, refresh=False)
         self.bar.update()
 

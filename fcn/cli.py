@@ -18,6 +18,7 @@ import torch
 
 from .data import KINDS
 from .experiments import experiments, show, write
+from .presets import PRESETS
 
 EPILOGS = {
     "train": "Every key of the recipe can be overridden: --stages.epochs [20,20,20] --data.root FOLDER. "
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train by a recipe, or resume a run", epilog=EPILOGS["train"])
     train.add_argument("recipe", nargs="?", help="YAML file, such as recipes/camvid_fcn8s_small.yaml")
     train.add_argument("--resume", metavar="RUN_DIR", help="go on with an interrupted run")
+    train.add_argument("--preset", choices=tuple(PRESETS), help="; ".join(f"{k}: {v}" for k, v in PRESETS.items()))
     train.add_argument("--keys", action="store_true", help="list every key of a recipe")
     train.set_defaults(run=_train)
 
@@ -158,26 +160,29 @@ def _add_precision(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
+    from pytorch_lightning.utilities import rank_zero_only
+
     from .callbacks import Interrupted
     from .config import ConfigError, load_recipe, recipe_help
     from .training import resume, train
 
+    say = rank_zero_only(print)  # one of several processes speaks
     if options.keys:
         print(recipe_help())
         return 0
-    if (options.recipe is None) == (options.resume is None) or (options.resume and overrides):
+    if (options.recipe is None) == (options.resume is None) or (options.resume and (overrides or options.preset)):
         raise ConfigError("give a recipe (with overrides), or --resume RUN_DIR alone")
     if options.resume:
         run_dir = options.resume
     else:
-        recipe = load_recipe(options.recipe, overrides)
+        recipe = load_recipe(options.recipe, overrides, options.preset)
         run_dir = recipe.trainer.run_dir
     try:
         weights = resume(run_dir) if options.resume else train(recipe)
     except Interrupted:
-        print(f"\nInterrupted; the checkpoint is written. Go on with: fcn train --resume {run_dir}", file=sys.stderr)
+        say(f"\nInterrupted; the checkpoint is written. Go on with: fcn train --resume {run_dir}", file=sys.stderr)
         raise
-    print(f"Best weights: {weights}")
+    say(f"Best weights: {weights}")
     return 0
 
 

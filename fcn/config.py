@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser
 
 from .data import KINDS, Augmentation, SegmentationDataset, folder, mri
 from .heads import Filter
+from .presets import preset_options
 
 
 class ConfigError(ValueError):
@@ -108,13 +109,23 @@ class LossConfig:
 class OptimizerConfig:
     """Biases learn at twice the rate and do not decay, as in the authors' solver.
 
-    schedule: ``constant``, or ``poly``: rate x (1 - step / steps) ** 0.9 over each stage.
+    schedule: over each stage, ``constant``; ``poly``: rate x (1 - step / steps) ** 0.9; or ``step``: a tenth of the
+        rate after each of ``milestones``, parts of the stage.
+    rates_for: the loss that rates and decay are meant for: ``loss``, the one there is, or the pixels' ``mean`` or
+        ``sum``. Where that is the other one, rates are multiplied or divided by the labeled pixels of an image, and
+        decay the other way round, so that SGD's steps are the same.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    schedule: Literal["constant", "poly"] = "constant"
+    schedule: Literal["constant", "poly", "step"] = "constant"
+    milestones: list[float] = field(default_factory=lambda: [0.6, 0.85])
+    rates_for: Literal["loss", "mean", "sum"] = "loss"
+
+    def __post_init__(self) -> None:
+        if not all(0 < milestone < 1 for milestone in self.milestones):
+            raise ValueError(f"optimizer.milestones must lie between 0 and 1, got {self.milestones}")
 
 
 @dataclass
@@ -146,6 +157,11 @@ class TrainerConfig:
 
     run_dir: where everything is written.
     validate_every: epochs between validations (and checkpoints).
+    patience: a stage ends after this many validations without a higher mean IU. null: never early.
+    accumulate: batches whose gradients are averaged for a step.
+    average: validate and keep an exponential moving average of the weights with this decay, such as 0.999. 0: off.
+    devices, nodes: processes on each machine, and machines. ``data.batch_size`` images are shared by all.
+    deterministic: fail where PyTorch has no deterministic algorithm, rather than warn.
     log_every: steps between points of the training loss in TensorBoard's events.
     """
 
@@ -153,12 +169,22 @@ class TrainerConfig:
     seed: int = 0
     validate_every: int = 1
     log_every: int = 10
+    patience: int | None = None
+    accumulate: int = 1
+    average: float = 0.0
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 1
+    nodes: int = 1
+    deterministic: bool = False
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
     def __post_init__(self) -> None:
-        _positive("trainer.validate_every", self.validate_every)
-        _positive("trainer.log_every", self.log_every)
+        for key in ("validate_every", "log_every", "accumulate", "devices", "nodes"):
+            _positive(f"trainer.{key}", getattr(self, key))
+        if self.patience is not None:
+            _positive("trainer.patience", self.patience)
+        if not 0 <= self.average < 1:
+            raise ValueError(f"trainer.average must be at least 0 and below 1, got {self.average}")
 
 
 @dataclass
@@ -173,14 +199,21 @@ class Recipe:
     stages: StagesConfig = field(default_factory=StagesConfig)
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a YAML file, with ``--key.sub value`` pairs on top.
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), preset: str | None = None) -> Recipe:
+    """The recipe in a YAML file, with a solver of ``fcn.presets`` and then ``--key.sub value`` pairs on top.
 
     Raises ``ConfigError`` for a file that cannot be read, unknown keys, and values of a wrong type.
     """
     if not Path(path).is_file():
         raise ConfigError(f"{path}: recipe not found")
-    return Recipe(**_parse(_recipe_parser(), [f"--config={path}", *overrides], f"{path}: "))
+
+    def parsed(options: Sequence[str]) -> Recipe:
+        return Recipe(**_parse(_recipe_parser(), [f"--config={path}", *options], f"{path}: "))
+
+    recipe = parsed(overrides)
+    if preset is None:
+        return recipe
+    return parsed([*preset_options(preset, recipe.model.backbone, len(recipe.stages.lr)), *overrides])
 
 
 def load_data_config(overrides: Sequence[str]) -> DataConfig:

@@ -12,6 +12,9 @@ from .data import VOID, Batch, SegmentationDataset
 from .models import FCN
 from .scores import Scores
 
+SMALLEST = 1e-6
+"""Where no pixel counts, the loss is 0 / SMALLEST."""
+
 
 class Loss(nn.Module):
     """``loss(model, batch)``: cross-entropy over labeled pixels; see ``LossConfig``. Sums are float32.
@@ -27,6 +30,14 @@ class Loss(nn.Module):
         self.register_buffer("class_weight", class_weight)
 
     def forward(self, model: FCN, batch: Batch) -> Tensor:
+        total, divisor, _ = self.sums(model, batch)
+        return total / divisor.clamp(min=SMALLEST)
+
+    def sums(self, model: FCN, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The sum of the losses, what the loss divides it by, and the weight of the labeled pixels.
+
+        Each may be added up over batches and processes before it is divided.
+        """
         losses, weights = [], []
         for group in batch:
             target, scores = group["target"], model.scores(group["image"])
@@ -35,10 +46,9 @@ class Loss(nn.Module):
                 pixel_weight = sampled_cells(target, model.config.stride, self.config.sampling)
             losses.append(self._sum(scores, target, pixel_weight))
             weights.append(self._weight(target, pixel_weight))
-        total = torch.stack(losses).sum()
-        if not self.config.normalize:
-            return total / sum(len(group["target"]) for group in batch)
-        return total / torch.stack(weights).sum().clamp(min=1e-6)
+        weight = torch.stack(weights).sum()
+        images = weight.new_tensor(sum(len(group["target"]) for group in batch))
+        return torch.stack(losses).sum(), weight if self.config.normalize else images, weight
 
     def _sum(self, scores: Scores, target: Tensor, pixel_weight: Tensor | None) -> Tensor:
         if self.config.kind == "fused":
@@ -67,6 +77,15 @@ def sampled_cells(target: Tensor, stride: int, probability: float) -> Tensor:
     cells = torch.rand(images, -(-height // stride), -(-width // stride), device=target.device) < probability
     pixels = cells.repeat_interleave(stride, 1).repeat_interleave(stride, 2)[:, :height, :width]
     return pixels.float() / probability
+
+
+def labeled_pixels(dataset: SegmentationDataset, crop: tuple[int, int] | None) -> float:
+    """Of an image, on average; of a crop of it where images are cropped."""
+    counts = []
+    for index in range(len(dataset)):
+        labeled = dataset[index]["target"] != VOID
+        counts.append(labeled.sum() if crop is None else labeled.mean() * crop[0] * crop[1])
+    return float(np.mean(counts))
 
 
 def median_frequency_weights(dataset: SegmentationDataset) -> Tensor:

@@ -15,20 +15,25 @@ import logging
 import os
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from .callbacks import LastCheckpoint, Progress, Records
 from .config import ConfigError, Recipe, load_recipe, save_recipe
 from .data import DataError, SegmentationDataset, ShuffledBatches, evaluation_loader, training_loader
-from .losses import Loss, median_frequency_weights
+from .losses import SMALLEST, Loss, labeled_pixels, median_frequency_weights
 from .metrics import SegmentationMetrics
 from .models import FCN, ModelConfig, build_model, parameter_groups
 from .preprocessing import CAFFE_VGG, IMAGENET, Preprocessing
@@ -49,7 +54,7 @@ def train(recipe: Recipe) -> Path:
             "or give another folder with --trainer.run_dir"
         )
     run_dir.mkdir(parents=True, exist_ok=True)
-    save_recipe(recipe, run_dir / RECIPE_FILE)
+    rank_zero_only(save_recipe)(recipe, run_dir / RECIPE_FILE)
     return _train_stages(recipe, run_dir)
 
 
@@ -70,8 +75,10 @@ def _train_stages(recipe: Recipe, run_dir: Path) -> Path:
     val_set = recipe.data.dataset(recipe.data.val_split)
     if train_set.classes != val_set.classes:
         raise DataError(f"training and validation classes differ: {train_set.classes} and {val_set.classes}")
+    _check_processes(recipe, len(val_set))
     preprocessing = _preprocessing(recipe, train_set)
     loss = Loss(recipe.loss, median_frequency_weights(train_set) if recipe.loss.class_weights != "none" else None)
+    recipe = _with_rates_for_its_loss(recipe, train_set)
 
     best: Path | None = None
     for index in range(len(recipe.stages.stride)):
@@ -81,10 +88,22 @@ def _train_stages(recipe: Recipe, run_dir: Path) -> Path:
         best = folder / BEST_FILE
     assert best is not None  # a recipe has at least one stage
     final = run_dir / BEST_FILE
-    temporary = final.with_suffix(".tmp")
-    shutil.copyfile(best, temporary)
-    os.replace(temporary, final)
+    _copy(best, final)
     return final
+
+
+@rank_zero_only
+def _copy(source: Path, target: Path) -> None:
+    temporary = target.with_suffix(".tmp")
+    shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
+
+
+@rank_zero_only
+def _write_json(values: dict[str, Any], path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(values, indent=2), encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def _train_stage(
@@ -105,41 +124,54 @@ def _train_stage(
     checkpoint = _read_checkpoint(last) if last.exists() else {"global_step": 0}
     folder.mkdir(parents=True, exist_ok=True)
 
+    options = recipe.trainer
+    processes = options.devices * options.nodes
+    records = Records(folder, train_set.classes, train_set.palette, preprocessing)
+    callbacks: list[pl.Callback] = [records, LastCheckpoint(last), Progress(f"FCN-{stride}s")]
+    if options.patience is not None:
+        callbacks.append(EarlyStopping("val_mean_iu", mode="max", patience=options.patience, check_finite=False))
+    _quiet_lightning()
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        precision=options.precision,
+        accelerator=options.accelerator,
+        devices=options.devices,
+        num_nodes=options.nodes,
+        # Each process keeps statistics of its own images; those of the first are saved.
+        strategy="auto" if processes == 1 else DDPStrategy(broadcast_buffers=False),
+        use_distributed_sampler=False,
+        deterministic=True if options.deterministic else "warn",
+        accumulate_grad_batches=options.accumulate,
+        check_val_every_n_epoch=options.validate_every,
+        num_sanity_val_steps=0,
+        logger=TensorBoardLogger(folder, name="", version=""),
+        callbacks=callbacks,
+        enable_checkpointing=True,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=options.log_every,
+    )
+    share = {"rank": trainer.global_rank, "processes": processes}
+    per_epoch = len(ShuffledBatches(len(train_set), recipe.data.batch_size, seed, **share))
+    steps_per_epoch = -(-per_epoch // options.accumulate)
+    epoch, step = divmod(checkpoint["global_step"], steps_per_epoch)
     batches = training_loader(
         train_set,
         preprocessing,
         recipe.data.augment,
         batch_size=recipe.data.batch_size,
         seed=seed,
-        first_step=checkpoint["global_step"],
+        first_step=epoch * per_epoch + step * options.accumulate,
         workers=recipe.data.workers,
+        **share,
     )
     val_batches = evaluation_loader(
-        val_set, preprocessing, batch_size=recipe.data.batch_size, workers=recipe.data.workers
+        val_set, preprocessing, batch_size=recipe.data.batch_size, workers=recipe.data.workers, **share
     )
-    task = SegmentationTask(model, loss, recipe, lr=recipe.stages.lr[index], steps=epochs * len(batches), seed=seed)
-    records = Records(folder, train_set.classes, train_set.palette, preprocessing)
-    _quiet_lightning()
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        precision=recipe.trainer.precision,
-        accelerator=recipe.trainer.accelerator,
-        devices=1,
-        deterministic="warn",
-        check_val_every_n_epoch=recipe.trainer.validate_every,
-        num_sanity_val_steps=0,
-        logger=TensorBoardLogger(folder, name="", version=""),
-        callbacks=[records, LastCheckpoint(last), Progress(f"FCN-{stride}s")],
-        enable_checkpointing=True,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=recipe.trainer.log_every,
-    )
+    task = SegmentationTask(model, loss, recipe, lr=recipe.stages.lr[index], steps=epochs * steps_per_epoch, seed=seed)
     trainer.fit(task, batches, val_batches, ckpt_path=last if last.exists() else None, weights_only=True)
-    result = {"stride": stride, "steps": trainer.global_step, "best": records.best}
-    temporary = (folder / RESULT_FILE).with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=2), encoding="utf-8")
-    os.replace(temporary, folder / RESULT_FILE)
+    _write_json({"stride": stride, "steps": trainer.global_step, "best": records.best}, folder / RESULT_FILE)
+    trainer.strategy.barrier()  # the next stage reads what the first process wrote
 
 
 class SegmentationTask(pl.LightningModule):
@@ -153,9 +185,19 @@ class SegmentationTask(pl.LightningModule):
         self.model, self.loss, self.recipe = model, loss, recipe
         self.lr, self.steps, self.seed = lr, steps, seed
         self.val_metrics = SegmentationMetrics(model.config.classes)
+        self.average: AveragedModel | None = None
+        if recipe.trainer.average:
+            decay = get_ema_multi_avg_fn(recipe.trainer.average)
+            self.average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True).requires_grad_(False)
         # Sum and count; buffers, so that a checkpoint within an epoch keeps them.
         self.register_buffer("train_loss", torch.zeros(2))
-        self.register_buffer("val_loss", torch.zeros(2))
+        # Sums over the split: of losses, of what they are divided by, of the pixels' weights.
+        self.register_buffer("val_loss", torch.zeros(3, dtype=torch.float64))
+
+    @property
+    def evaluated(self) -> FCN:
+        """The network that is validated and kept."""
+        return self.model if self.average is None else cast(FCN, self.average.module)
 
     def configure_optimizers(self) -> Any:
         options = self.recipe.optimizer
@@ -165,9 +207,20 @@ class SegmentationTask(pl.LightningModule):
             optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=options.momentum)
         else:
             optimizer = torch.optim.AdamW(groups, lr=self.lr)
-        power = 0.9 if options.schedule == "poly" else 0.0
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 - min(step / self.steps, 1)) ** power)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _rate(self, step: int) -> float:
+        """By which rates are multiplied."""
+        options, done = self.recipe.optimizer, min(step / self.steps, 1.0)
+        if options.schedule == "poly":
+            return float((1 - done) ** 0.9)
+        return 0.1 ** sum(done >= part for part in options.milestones) if options.schedule == "step" else 1.0
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        super().optimizer_step(*arguments, **options)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
 
     def on_train_epoch_start(self) -> None:
         self.train_loss.zero_()
@@ -180,13 +233,22 @@ class SegmentationTask(pl.LightningModule):
             self.trainer.check_val_every_n_epoch = 1  # the last epoch is always validated
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        torch.manual_seed(_seed(self.seed, self.global_step))  # dropout
+        number = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        # Dropout and sampled losses; different ones in each process.
+        torch.manual_seed(_seed(self.seed, number, *filter(None, [self.global_rank])))
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        loss: Tensor = self.loss(self.model, batch)
-        self.train_loss += torch.stack([loss.detach(), torch.ones_like(loss)])
-        self.log("train_loss", loss, batch_size=1)
-        return loss
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        total, divisor, _ = self.loss.sums(self.model, batch)
+        totals = self._over_processes(torch.stack([total.detach(), divisor]))
+        divisor = totals[1].clamp(min=SMALLEST)
+        mean = totals[0] / divisor
+        self.train_loss += torch.stack([mean, torch.ones_like(mean)])
+        self.log("train_loss", mean, batch_size=1)
+        # Gradients are averaged over processes; times their number that is the gradient of the whole batch.
+        return {"loss": total / divisor * self.trainer.world_size, "mean": mean}
+
+    def _over_processes(self, sums: Tensor) -> Tensor:
+        return cast(Tensor, self.trainer.strategy.reduce(sums, reduce_op="sum"))
 
     def on_validation_epoch_start(self) -> None:
         self.val_metrics.reset()
@@ -194,12 +256,12 @@ class SegmentationTask(pl.LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         for group in batch:
-            scores = self.model.scores(group["image"])
+            scores = self.evaluated.scores(group["image"])
             self.val_metrics.update(scores.labels(), group["target"])
-        loss = self.loss(self.model, batch)
-        self.val_loss += torch.stack([loss, torch.ones_like(loss)])
+        self.val_loss += torch.stack(self.loss.sums(self.evaluated, batch))
 
     def on_validation_epoch_end(self) -> None:
+        self.val_loss.copy_(self._over_processes(self.val_loss.clone()))
         metrics = self.val_metrics.compute()
         self.log_dict({"val_mean_iu": metrics.mean_iu, "val_pixel_accuracy": metrics.pixel_accuracy})
 
@@ -228,6 +290,28 @@ def _initial_model(
     if network.tune == "head":
         model.backbone.requires_grad_(False)
     return model
+
+
+def _with_rates_for_its_loss(recipe: Recipe, train_set: SegmentationDataset) -> Recipe:
+    """Rates and decay as ``optimizer.rates_for`` asks."""
+    own, meant = "mean" if recipe.loss.normalize else "sum", recipe.optimizer.rates_for
+    if meant in ("loss", own):
+        return recipe
+    pixels = labeled_pixels(train_set, recipe.data.augment.crop)
+    factor = pixels if own == "mean" else 1 / pixels
+    return replace(
+        recipe,
+        stages=replace(recipe.stages, lr=[rate * factor for rate in recipe.stages.lr]),
+        optimizer=replace(recipe.optimizer, weight_decay=recipe.optimizer.weight_decay / factor),
+    )
+
+
+def _check_processes(recipe: Recipe, images: int) -> None:
+    """Every process needs an image of each step and of the validation."""
+    processes = recipe.trainer.devices * recipe.trainer.nodes
+    for key, count in (("data.batch_size", recipe.data.batch_size), ("images of data.val_split", images)):
+        if count < processes:
+            raise ConfigError(f"{key}: {count} cannot be shared by {processes} processes (trainer.devices x nodes)")
 
 
 def _preprocessing(recipe: Recipe, train_set: SegmentationDataset) -> Preprocessing:

@@ -19,16 +19,20 @@ class Augmentation:
 
     mirror: flip left and right in half of the views.
     scale: smallest and largest factor of a random resize (uniform in its logarithm).
+    jitter: shift by up to this many pixels along each axis; what comes into view is the mean color, labeled void.
     crop: height and width of a random crop; smaller images are padded with the mean color, labeled void. None: no crop.
     """
 
     mirror: bool = False
     scale: tuple[float, float] = (1.0, 1.0)
+    jitter: int = 0
     crop: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"augment.scale must be two factors, 0 < smallest <= largest, got {list(self.scale)}")
+        if self.jitter < 0:
+            raise ValueError(f"augment.jitter must be 0 or more pixels, got {self.jitter}")
         if self.crop is not None and min(self.crop) < 1:
             raise ValueError(f"augment.crop must be a height and a width of at least 1, got {list(self.crop)}")
 
@@ -47,7 +51,11 @@ class Augmentation:
         return np.ascontiguousarray(image), np.ascontiguousarray(target)
 
     def cut(self, image: Tensor, target: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Preprocessed ``[C, H, W]`` (0 is the mean color) and ``[(T, )H, W]``, cropped."""
+        """Preprocessed ``[C, H, W]`` (0 is the mean color) and ``[(T, )H, W]``, shifted and cropped."""
+        if self.jitter:
+            down, right = (int(shift) for shift in random.integers(-self.jitter, self.jitter + 1, 2))
+            image = F.pad(image, (right, -right, down, -down))
+            target = F.pad(target, (right, -right, down, -down), value=VOID)
         if self.crop is None:
             return image, target
         (height, width), (rows, columns) = self.crop, target.shape[-2:]

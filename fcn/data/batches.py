@@ -41,11 +41,16 @@ def training_loader(
     seed: int,
     first_step: int = 0,
     workers: int = 0,
+    rank: int = 0,
+    processes: int = 1,
 ) -> DataLoader[Batch]:
-    """Shuffled, augmented batches, going on after ``first_step`` batches of earlier epochs and of the current one."""
+    """Shuffled, augmented batches, going on after ``first_step`` batches of earlier epochs and of the current one.
+
+    Of several processes, each gets its own part of every batch.
+    """
     return DataLoader(
         _TrainingViews(dataset, preprocess, augmentation, seed),  # type: ignore[arg-type]
-        batch_sampler=ShuffledBatches(len(dataset), batch_size, seed, first_step),
+        batch_sampler=ShuffledBatches(len(dataset), batch_size, seed, first_step, rank, processes),
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
@@ -54,12 +59,19 @@ def training_loader(
 
 
 def evaluation_loader(
-    dataset: SegmentationDataset, preprocess: Preprocess, *, batch_size: int = 1, workers: int = 0
+    dataset: SegmentationDataset,
+    preprocess: Preprocess,
+    *,
+    batch_size: int = 1,
+    workers: int = 0,
+    rank: int = 0,
+    processes: int = 1,
 ) -> DataLoader[Batch]:
-    """Every sample once, in order, at its own size."""
+    """Every sample once, in order, at its own size; of several processes, in one of them."""
     return DataLoader(
         _Views(dataset, preprocess),  # type: ignore[arg-type]
         batch_size=batch_size,
+        sampler=range(rank, len(dataset), processes),
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
@@ -80,24 +92,32 @@ def collate(samples: Sequence[tuple[Tensor, Tensor]]) -> Batch:
 
 
 class ShuffledBatches(Sampler[list[Draw]]):
-    """Each epoch a new order of all samples; ``set_epoch`` says which."""
+    """Each epoch a new order of all samples; ``set_epoch`` says which.
 
-    def __init__(self, samples: int, batch_size: int, seed: int, first_step: int = 0) -> None:
+    Of several processes, each takes every ``processes``-th sample of a batch. A last batch with fewer samples than
+    processes is left out.
+    """
+
+    def __init__(
+        self, samples: int, batch_size: int, seed: int, first_step: int = 0, rank: int = 0, processes: int = 1
+    ) -> None:
         self.samples, self.batch_size, self.seed, self.first_step = samples, batch_size, seed, first_step
+        self.rank, self.processes = rank, processes
         self.epoch = first_step // len(self)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.samples // self.batch_size)
+        full, rest = divmod(self.samples, self.batch_size)
+        return full + (rest >= self.processes)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.samples)
         resumed_epoch, done = divmod(self.first_step, len(self))
         for batch in range(done if self.epoch == resumed_epoch else 0, len(self)):
             indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [(self.epoch, int(index)) for index in indices]
+            yield [(self.epoch, int(index)) for index in indices[self.rank :: self.processes]]
 
 
 class _Views(Dataset[tuple[Tensor, Tensor]]):

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from fcn.backbones import BACKBONES
 from fcn.callbacks import Interrupted
 from fcn.config import ConfigError, LossConfig, Recipe, load_data_config, load_recipe, save_recipe
-from fcn.data import ArrayDataset, collate, folder
+from fcn.data import KINDS, ArrayDataset, collate, folder
 from fcn.demo import DEMO_RECIPE
 from fcn.inference import Predictor
 from fcn.losses import Loss, median_frequency_weights, sampled_cells
@@ -313,6 +313,9 @@ def test_optimizer_groups_follow_the_official_solver(recipe: Recipe, model: FCN)
         (["--data.batch_size", "0"], "data.batch_size must be at least 1, got 0"),
         (["--data.kind", "imagenet"], "data.kind.*camvid"),
         (["--loss.sampling", "0"], "loss.sampling must be a probability above 0"),
+        (["--trainer.average", "1"], "trainer.average must be at least 0 and below 1"),
+        (["--trainer.patience", "0"], "trainer.patience must be at least 1"),
+        (["--optimizer.milestones", "[1.5]"], "optimizer.milestones must lie between 0 and 1"),
         (["--stages.epochs", "[1]"], "one number for each stage"),
         (["--stages.stride", "[32, 64]"], "stages.stride must hold 32, 16 or 8"),
         (["--data.augment.scale", "[2, 1]"], "augment.scale must be two factors"),
@@ -345,3 +348,4 @@ def test_every_shipped_recipe_loads() -> None:
         recipe = load_recipe(path)
         assert recipe.trainer.run_dir == f"runs/{path.stem}"
         assert recipe.model.backbone in BACKBONES
+        assert recipe.data.kind in (*KINDS, "mri")
