@@ -21,7 +21,7 @@ force_exact = False
 
 # A lane's patch: its pixels' sums and labels stay in registers. The interpreter's time goes by operations.
 MOST_ROWS, MOST_COLUMNS = (2, 2) if INTERPRETED else (4, 8)
-ROW_PIECES, COLUMN_PIECES = 4, 4  # at most, in lanes side by side
+ROW_PIECES, COLUMN_PIECES = 4, 2  # at most, in lanes side by side
 
 NAME = "upsample_cross_entropy"
 
