@@ -25,7 +25,7 @@ from . import compile_cuda
 from .backend import INTERPRETED, why_not
 from .launch import CompileCase
 
-TARGETS = (80, 90)  # compute capabilities: A100, H100 and H200
+TARGETS = (80, 90)  # compute capabilities that the Triton kernels are compiled for: A100, H100 and H200
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def triton_reports(cases: list[CompileCase], progress: bool = False) -> Iterator
 def cuda_reports(operator: str | None = None, progress: bool = False) -> Iterator[Report]:
     """Every CUDA kernel in every instance that its source makes, on every target."""
     names = [name for name in compile_cuda.operators() if operator in (None, name)]
-    files = compile_cuda.compile_kernels([f"sm_{target}" for target in TARGETS], names)
+    files = compile_cuda.compile_kernels(names=names)
     total = len(names) * len(compile_cuda.NUMBERS)
     for file in tqdm(files, total=total, desc="nvcc", unit="file", disable=not progress, dynamic_ncols=True):
         for kernel in file:

@@ -123,7 +123,7 @@ struct WithinPixel {
 // At most two taps of an axis meet. A thread keeps the taps of a strip, and walks down the output rows of one phase, which
 // all have them; of the two input rows that meet in a row one is there from the row before.
 template <class T, class Columns>
-__global__ void __launch_bounds__(256, 2) conv_transpose_add_walk(const Forward<T> a) {
+__global__ void __launch_bounds__(256, 1) conv_transpose_add_walk(const Forward<T> a) {
     constexpr int kCount = kPack<T>;
     const uint32_t task = blockIdx.x * 256 + threadIdx.x;
     const int stride = int(a.stride.divisor);

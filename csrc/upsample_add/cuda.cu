@@ -23,7 +23,7 @@ struct ForwardArgs {
 // A single channel's pixels in a row, enlarged: neighbours share input pixels, which are loaded once.
 template <class T>
 struct Enlarged {
-    static constexpr int kCount = kPack<T>, kBlocks = 3;  // kBlocks: on a multiprocessor, as registers allow
+    static constexpr int kCount = kPack<T>, kBlocks = 2;  // kBlocks: on a multiprocessor, as registers allow
     int first, at[kCount];  // input pixel on the left of the first cell; on the right of each: -1 is zero, -2 the same
     float t[kCount];
 
