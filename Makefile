@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 # The tests run the CUDA kernels in the emulator; for GPUs they are compiled only when asked for: make setup FCN_KERNELS_CUDA=AUTO
 FCN_KERNELS_CUDA ?= OFF
 
-.PHONY: setup demo test bench lint clean
+.PHONY: setup demo test test-slow test-triton-oldest bench lint clean
 
 setup: $(VENV)/ready
 
@@ -24,6 +24,16 @@ demo: setup
 # Two processes: the tests spend their time in Python as much as in kernels.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# Exhaustive checks that take minutes: every GPU kernel in every shipped configuration, as the compilers see it.
+test-slow: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+# The Triton kernels on the oldest release that they support, in a folder of its own; its interpreter needs an older NumPy.
+TRITON_OLDEST = build/triton-3.6.0
+test-triton-oldest: setup
+	test -d $(TRITON_OLDEST) || $(BIN)/python -m pip install --quiet --no-deps --target $(TRITON_OLDEST) triton==3.6.0 'numpy<2.4'
+	PYTHONPATH=$(TRITON_OLDEST) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/kernels -k 'triton or test_configs'
 
 bench: setup
 	$(BIN)/python bench/run.py --device cpu --case all --allocator both --out bench/results/cpu.json --plot bench/results

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import platform
 
 import numpy
@@ -14,7 +16,8 @@ from .backend import BACKENDS, CPU_EXTENSION, CUDA_EXTENSION, why_not
 def main() -> None:
     print(f"fcn-kernels {__version__}")
     print(f"  python {platform.python_version()} on {platform.machine()} {platform.system()}")
-    print(f"  torch {torch.__version__}, numpy {numpy.__version__}")
+    triton = importlib.metadata.version("triton") if importlib.util.find_spec("triton") else "not installed"
+    print(f"  torch {torch.__version__}, numpy {numpy.__version__}, triton {triton}")
     print(f"  torch threads: {torch.get_num_threads()}")
     print(f"  GPU: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}")
     for extension in (CPU_EXTENSION, CUDA_EXTENSION):

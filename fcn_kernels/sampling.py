@@ -41,7 +41,7 @@ def needs_int64(ints: list[int], input_size: tuple[int, int]) -> bool:
 def coordinate(index, step, origin, denominator, size, CLAMP: tl.constexpr, INT64: tl.constexpr):
     """``u`` of output pixels ``index``, within an input of ``size`` if CLAMP."""
     if INT64:
-        index = index.to(tl.int64)
+        index = tl.cast(index, tl.int64)
     u = index * step + origin
     if CLAMP:
         u = tl.minimum(tl.maximum(u, 0), (size - 1) * denominator)

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fcn_kernels import configs, launch, tune, upsample_add
+from fcn_kernels import BilinearGrid, configs, conv_transpose_add, launch, tune, upsample_add
 from fcn_kernels.backend import why_not
 from fcn_kernels.compile_report import triton_cases
 from tests.kernels.conftest import device_of
+from tests.strategies import with_layout
 
 pytestmark = pytest.mark.skipif(why_not("triton") is not None, reason=str(why_not("triton")))
 DEVICE = torch.device(device_of("triton"))
@@ -118,3 +119,21 @@ def test_tuner_says_that_there_is_no_gpu(capsys: pytest.CaptureFixture[str]) -> 
 def test_offsets_beyond_32_bits_are_seen(stride: int, wide: bool) -> None:
     x = torch.empty(0, device="meta").as_strided((5, 2, 1, 1), (2**40, stride, 1, 1))
     assert launch.is_wide(None, x) is wide
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_64_bit_numbers_change_nothing(monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
+    """Offsets and coordinates in 64 bits, forced on small data, give the same bits."""
+    x, skip = (with_layout(torch.randn(2, 3, n, n + 4, device=DEVICE), layout) for n in (5, 11))
+    weight, fine = torch.randn(3, 1, 4, 4, device=DEVICE), 2**28
+
+    def run(scale: int) -> list[torch.Tensor]:
+        grid = BilinearGrid((11, 15), (scale, scale), (-scale, scale), (2 * scale, 2 * scale))
+        leaves = [t.detach().requires_grad_() for t in (x, weight, skip)]
+        added = upsample_add(leaves[0], leaves[2], grid=grid, backend="triton")
+        made = conv_transpose_add(*leaves, stride=2, crop=1, backend="triton")
+        return [added, made, *torch.autograd.grad((added, made), leaves, (skip, skip))]
+
+    want = run(1)
+    monkeypatch.setattr(launch, "force_wide", True)
+    assert all(map(torch.equal, run(fine), want))

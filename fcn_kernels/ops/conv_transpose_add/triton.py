@@ -6,6 +6,7 @@ that a tap is read once for all of them. Tiles and planes are as in upsample_add
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -155,14 +156,16 @@ def _backward_weight(
         y = i * stride + ky - crop
         # A row that the crop drops has no columns.
         row_width = tl.where((y >= 0) & (y < height), width, 0)
+        x_row = x + image * x_n + (tl.cast(i, tl.int64) if WIDE else i) * x_h
+        grad_row = grad + image * grad_n + (tl.cast(y, tl.int64) if WIDE else y) * grad_h
         for first in range(0, w, COLUMNS):
             j = first + lane
             column = j * stride + kx - crop
             if WIDE:
-                i, y, j, column = i.to(tl.int64), y.to(tl.int64), j.to(tl.int64), column.to(tl.int64)
-            from_x = tl.load(x + image * x_n + i * x_h + j * x_w, (j < w) & (channel < channels), other=0)
+                j, column = j.to(tl.int64), column.to(tl.int64)
+            from_x = tl.load(x_row + j * x_w, (j < w) & (channel < channels), other=0)
             reads = kept & (j < w) & (column >= 0) & (column < row_width)
-            from_grad = tl.load(grad + image * grad_n + y * grad_h + column * grad_w, reads, other=0)
+            from_grad = tl.load(grad_row + column * grad_w, reads, other=0)
             total += tl.where(reads, from_x.to(tl.float32) * from_grad.to(tl.float32), 0)
     at = partial + ((part.to(tl.int64) * channels + channel) * k + ky) * k + kx
     tl.store(at, tl.sum(total, axis=0, keep_dims=True), kept)
@@ -295,18 +298,17 @@ def _backward_weight_heuristic(row: int, filter: int, lanes: int, **key: Any) ->
 
 
 def compile_cases() -> Iterator[CompileCase]:
-    """Every pass in every dtype and layout, for FCN's filters and one larger than its stride asks for."""
+    """Every pass in every dtype and layout, for FCN's filters, one of odd size, and with 64-bit offsets."""
     with record() as cases:
-        for dtype in (torch.float32, torch.bfloat16, torch.float16):
-            for layout in ("contiguous", "channels_last"):
-                like = torch.empty(0, dtype=dtype, device="meta")
-                x = empty_map(like, (8, 64, 64, 64), layout)
-                for k, stride in ((4, 2), (16, 8), (64, 32), (5, 2)):
-                    out, weight = (
-                        empty_map(like, (8, 64, 64 * stride, 64 * stride), layout),
-                        like.new_empty((64, 1, k, k)),
-                    )
-                    conv_transpose_add(x, weight, out, stride, 1, out)
-                    conv_transpose_add_backward_x(out, weight, stride, 1, x)
-                    conv_transpose_add_backward_weight(out, x, stride, 1, weight)
+        for dtype, layout in itertools.product(
+            (torch.float32, torch.bfloat16, torch.float16), ("contiguous", "channels_last")
+        ):
+            like = torch.empty(0, dtype=dtype, device="meta")
+            for h, k, stride in ((64, 4, 2), (64, 16, 8), (64, 64, 32), (64, 5, 2), (4096, 4, 2)):
+                x = empty_map(like, (8, 64, h, h), layout)
+                out = empty_map(like, (8, 64, h * stride, h * stride), layout)
+                weight = like.new_empty((64, 1, k, k))
+                conv_transpose_add(x, weight, out, stride, 1, out)
+                conv_transpose_add_backward_x(out, weight, stride, 1, x)
+                conv_transpose_add_backward_weight(out, x, stride, 1, weight)
     yield from cases

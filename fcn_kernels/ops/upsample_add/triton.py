@@ -6,6 +6,7 @@ Lanes are contiguous in memory either way; a *plane* is what is left: one channe
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -89,7 +90,7 @@ def _forward(
 def _mixed_row(x, i, h, x_h, x_w, right_weight, has_left, has_right, WIDE: tl.constexpr):
     """Row ``i`` of the input mixed for each lane's column; zeros where there is no such row."""
     row = tl.minimum(tl.maximum(i, 0), h - 1)
-    at = x + (row.to(tl.int64) if WIDE else row) * x_h
+    at = x + (tl.cast(row, tl.int64) if WIDE else row) * x_h
     left = tl.load(at, has_left, other=0).to(tl.float32)
     right = tl.load(at + x_w, has_right, other=0).to(tl.float32)
     return tl.where(i == row, left * (1 - right_weight) + right * right_weight, 0)
@@ -125,7 +126,9 @@ def _backward(
         channel = tile % channels
         inside = j < w
     if WIDE:
-        j, channel = j.to(tl.int64), channel.to(tl.int64)
+        channel = channel.to(tl.int64)
+    if WIDE or INT64:
+        j = j.to(tl.int64)
     first = _first_output(j - 1, width, columns_step, columns_origin, columns_denominator, INT64)
     first = tl.where(j == 0, 0, first) + tap if CLAMP else first + tap
     grad += image * grad_n + channel * grad_c
@@ -145,7 +148,7 @@ def _backward(
         if CLAMP:
             end = tl.where(i < 0, 0, tl.where(i == h - 1, height, end))
         for y in range(start, end):
-            row = (y.to(tl.int64) if WIDE else y) * grad_h
+            row = (tl.cast(y, tl.int64) if WIDE else y) * grad_h
             if hoisted:
                 mixed = tl.load(first_at + row, reads, other=0).to(tl.float32) * column_weight
             else:
@@ -157,7 +160,7 @@ def _backward(
                     reads = (column < width) & inside & (column_weight > 0)
                     mixed += tl.load(grad + row + column * grad_w, reads, other=0).to(tl.float32) * column_weight
             v = coordinate(y, rows_step, rows_origin, rows_denominator, h, CLAMP, INT64)
-            lower_weight = (v - i * rows_denominator).to(tl.float32) * rows_inverse
+            lower_weight = (v - (tl.cast(i, tl.int64) if INT64 else i) * rows_denominator).to(tl.float32) * rows_inverse
             above += (1 - lower_weight) * mixed
             below += lower_weight * mixed
         if i >= top:
@@ -176,7 +179,7 @@ def _backward(
 def _first_output(i, outputs, step, origin, denominator, INT64: tl.constexpr):
     """The first output pixel at input pixel ``i`` or behind."""
     if INT64:
-        i = i.to(tl.int64)
+        i = tl.cast(i, tl.int64)
     ahead = i * denominator - origin  # step * y of output pixels there
     first = tl.where(step == 0, outputs, tl.minimum((ahead + step - 1) // tl.maximum(step, 1), outputs))
     return tl.where(ahead <= 0, 0, first).to(tl.int32)
@@ -278,14 +281,21 @@ def _reach(grid: list[int], axis: int, size: int) -> int:
 
 
 def compile_cases() -> Iterator[CompileCase]:
-    """Both passes in every dtype and layout, for the grids of FCN's strides, downscaling, and the wide variants."""
+    """Both passes in every dtype and layout, for enlarging, by both conventions, reducing, and 64-bit numbers."""
     with record() as cases:
-        for dtype in (torch.float32, torch.bfloat16, torch.float16):
-            for layout in ("contiguous", "channels_last"):
-                for size in ((256, 256), (512, 512), (64, 64)):
-                    like = torch.empty(0, dtype=dtype, device="meta")
-                    x, out = empty_map(like, (8, 64, 128, 128), layout), empty_map(like, (8, 64, *size), layout)
-                    for grid in (BilinearGrid.interpolate((128, 128), size), BilinearGrid.transposed(4, 3, size)):
-                        upsample_add(x, out, grid.as_ints(), out)
-                        upsample_add_backward(out, grid.as_ints(), x)
+        for dtype, layout in itertools.product(
+            (torch.float32, torch.bfloat16, torch.float16), ("contiguous", "channels_last")
+        ):
+            like = torch.empty(0, dtype=dtype, device="meta")
+            for h, height in ((128, 256), (128, 512), (128, 64), (4096, 8192)):
+                x = empty_map(like, (8, 64, h, h), layout)
+                out = empty_map(like, (8, 64, height, height), layout)
+                fine = 2**20  # the same grid in larger numbers
+                for grid in (
+                    BilinearGrid.interpolate((h, h), (height, height)),
+                    BilinearGrid.transposed(4, 3, (height, height)),
+                    BilinearGrid((height, height), (fine, fine), (0, 0), (2 * fine, 2 * fine)),
+                ):
+                    upsample_add(x, out, grid.as_ints(), out)
+                    upsample_add_backward(out, grid.as_ints(), x)
     yield from cases
