@@ -286,7 +286,8 @@ def _backward_x_heuristic(dtype: str, row: int, inner: int, CHANNELS_LAST: bool,
     """With NCHW the taps of a row are next to each other in memory; with channels_last the channels are."""
     inner = min(2**inner, _TAPS if not CHANNELS_LAST or dtype == "float32" else 128)
     columns = max(1, min(2**row, 512 // inner))
-    return {"ROWS": 2, "COLUMNS": columns, "INNER": inner, "num_warps": max(1, min(4, columns * inner // 128))}
+    rows = 4 if CHANNELS_LAST else 2
+    return {"ROWS": rows, "COLUMNS": columns, "INNER": inner, "num_warps": max(1, min(4, columns * inner // 128))}
 
 
 def _backward_weight_heuristic(row: int, filter: int, lanes: int, **key: Any) -> Config:
