@@ -82,6 +82,9 @@ def table(gpu: str) -> list[Entry]:
 
 def read_table(path: Path) -> list[Entry]:
     entries: list[Entry] = json.loads(path.read_text())
+    for entry in entries:  # JSON makes lists of tuples
+        key = entry["key"].items()
+        entry["key"] = {name: tuple(value) if isinstance(value, list) else value for name, value in key}
     return entries
 
 
