@@ -177,12 +177,13 @@ def test_mixed_precision_learns_the_same(recipe_file: Path, tmp_path: Path) -> N
 
 
 def test_two_processes_train_as_one(recipe_file: Path, tmp_path: Path) -> None:
-    """A batch of 2 is shared; its loss is that of all its pixels."""
-    train(plain(recipe_file, tmp_path / "one"))
-    command = [sys.executable, "-m", "fcn", "train", str(recipe_file), *PLAIN, f"--trainer.run_dir={tmp_path / 'two'}"]
+    """A batch of 2 is shared; its loss is that of all its pixels. The second stage starts from what the first wrote."""
+    options = ["--stages.stride=[32,16]", "--stages.epochs=[1,1]", "--stages.lr=[0.02,0.02]"]
+    train(plain(recipe_file, tmp_path / "one", *options))
+    command = [sys.executable, "-m", "fcn", "train", str(recipe_file), *PLAIN, *options]
     environment = {name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "WORLD_SIZE")}
     done = subprocess.run(
-        [*command, "--trainer.devices=2", "--trainer.accelerator=cpu"],
+        [*command, f"--trainer.run_dir={tmp_path / 'two'}", "--trainer.devices=2", "--trainer.accelerator=cpu"],
         env=environment, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
