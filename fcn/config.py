@@ -70,7 +70,7 @@ class NetworkConfig:
     """See ``fcn.models.ModelConfig``; the stride comes from the stages, the number of classes from the data.
 
     pretrained: weights of the trunk: a classifier or FCN of Caffe, torchvision, pytorch-fcn or this program.
-    tune: ``all`` layers, or only the ``head``: CVPR 2015's FCN-32s-fixed.
+    tune: the weights of ``all`` layers, or only of the ``head``: CVPR 2015's FCN-32s-fixed.
     """
 
     backbone: str = "vgg16"

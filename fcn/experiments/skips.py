@@ -66,5 +66,9 @@ def run(options: argparse.Namespace) -> Result:
             Table("CVPR 2015, table 2: VGG16 on PASCAL VOC", ("network", *METRIC_COLUMNS), paper),
         ],
         draw,
-        (described(recipe), "FCN-32s-fixed learns its scoring layer alone; its trunk stays as it starts."),
+        (
+            described(recipe),
+            "FCN-32s-fixed learns its scoring layer alone; its trunk keeps the weights that it starts with (batch "
+            "normalization, where there is any, still follows the images).",
+        ),
     )
