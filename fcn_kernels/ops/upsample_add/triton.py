@@ -48,13 +48,13 @@ def _forward(
         image, channel, column = plane, lane % inner, lane // inner
     else:
         image, channel, column = plane // channels, plane % channels, lane
-    if WIDE:
-        column, channel = column.to(tl.int64), channel.to(tl.int64)
     u = coordinate(column, columns_step, columns_origin, columns_denominator, w, CLAMP, INT64)
     left = floor(u, columns_denominator)
     right_weight = (u - left * columns_denominator).to(tl.float32) * columns_inverse
     has_left = inside & (left >= 0) & (left < w)
     has_right = inside & (left + 1 < w) & (right_weight > 0)
+    if WIDE:
+        left, column, channel = left.to(tl.int64), column.to(tl.int64), channel.to(tl.int64)
     x += image * x_n + left * x_w + channel * x_c
     skip_row = skip
     if SKIP:
@@ -127,7 +127,7 @@ def _backward(
         inside = j < w
     if WIDE:
         channel = channel.to(tl.int64)
-    if WIDE or INT64:
+    if INT64:
         j = j.to(tl.int64)
     first = _first_output(j - 1, width, columns_step, columns_origin, columns_denominator, INT64)
     first = tl.where(j == 0, 0, first) + tap if CLAMP else first + tap
@@ -137,7 +137,7 @@ def _backward(
         u = coordinate(first, columns_step, columns_origin, columns_denominator, w, CLAMP, INT64)
         column_weight = weight(u, j, columns_denominator, columns_inverse)
         reads = (first < width) & inside & (column_weight > 0)
-        first_at = grad + first * grad_w
+        first_at = grad + (first.to(tl.int64) if WIDE else first) * grad_w
     above = tl.zeros((COLUMNS, INNER), tl.float32)
     below = above
     start = _first_output(top - 1, height, rows_step, rows_origin, rows_denominator, INT64)
@@ -158,7 +158,8 @@ def _backward(
                     u = coordinate(column, columns_step, columns_origin, columns_denominator, w, CLAMP, INT64)
                     column_weight = weight(u, j, columns_denominator, columns_inverse)
                     reads = (column < width) & inside & (column_weight > 0)
-                    mixed += tl.load(grad + row + column * grad_w, reads, other=0).to(tl.float32) * column_weight
+                    at = grad + row + (column.to(tl.int64) if WIDE else column) * grad_w
+                    mixed += tl.load(at, reads, other=0).to(tl.float32) * column_weight
             v = coordinate(y, rows_step, rows_origin, rows_denominator, h, CLAMP, INT64)
             lower_weight = (v - (tl.cast(i, tl.int64) if INT64 else i) * rows_denominator).to(tl.float32) * rows_inverse
             above += (1 - lower_weight) * mixed
