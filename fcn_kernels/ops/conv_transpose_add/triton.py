@@ -200,8 +200,10 @@ def conv_transpose_add(x: Tensor, weight: Tensor, skip: Tensor | None, stride: i
         row_tiles = -(-height // (stride * config["ROWS"])) + 1
         return planes * stride * row_tiles * -(-lanes // config["LANES"])
 
-    vectorised = key["ALIGN"] == 16 // out.element_size() and lanes * out.element_size() >= 512  # 32 threads full
-    launch("conv_transpose_add", _forward, programs, arguments, key, _forward_heuristic, vectorised)
+    # With NCHW the input is sampled number by number: only the skip and the output are rows.
+    has_rows = last or skip is not None
+    full = key["ALIGN"] == 16 // out.element_size() and lanes * out.element_size() >= 512  # 16 bytes for 32 threads
+    launch("conv_transpose_add", _forward, programs, arguments, key, _forward_heuristic, has_rows and full)
 
 
 def conv_transpose_add_backward_x(grad: Tensor, weight: Tensor, stride: int, crop: int, grad_x: Tensor) -> None:
@@ -310,6 +312,7 @@ def compile_cases() -> Iterator[CompileCase]:
                 out = empty_map(like, (8, 64, h * stride, h * stride), layout)
                 weight = like.new_empty((64, 1, k, k))
                 conv_transpose_add(x, weight, out, stride, 1, out)
+                conv_transpose_add(x, weight, None, stride, 1, out)
                 conv_transpose_add_backward_x(out, weight, stride, 1, x)
                 conv_transpose_add_backward_weight(out, x, stride, 1, weight)
     yield from cases

@@ -215,8 +215,10 @@ def upsample_add(x: Tensor, skip: Tensor | None, grid: list[int], out: Tensor) -
     def programs(config: Config) -> int:
         return planes * -(-height // config["ROWS"]) * -(-lanes // config["LANES"])
 
-    vectorised = key["ALIGN"] == 16 // out.element_size() and lanes * out.element_size() >= 512  # 32 threads full
-    launch("upsample_add", _forward, programs, arguments, key, _forward_heuristic, vectorised)
+    # With NCHW the input is sampled number by number: only the skip and the output are rows.
+    has_rows = last or skip is not None
+    full = key["ALIGN"] == 16 // out.element_size() and lanes * out.element_size() >= 512  # 16 bytes for 32 threads
+    launch("upsample_add", _forward, programs, arguments, key, _forward_heuristic, has_rows and full)
 
 
 def upsample_add_backward(grad: Tensor, grid: list[int], grad_x: Tensor) -> None:
@@ -251,9 +253,9 @@ def upsample_add_backward(grad: Tensor, grid: list[int], grad_x: Tensor) -> None
     launch("upsample_add", _backward, programs, arguments, key, _backward_heuristic, vectorised=last)
 
 
-def _forward_heuristic(dtype: str, size: int, row: int, **key: Any) -> Config:
+def _forward_heuristic(dtype: str, size: int, row: int, WIDE: bool, **key: Any) -> Config:
     """16 bytes a thread and row; strips as long as leave enough programs for every processor of a large GPU."""
-    vector = 4 if dtype == "float32" else 8
+    vector = 4 if dtype == "float32" and not WIDE else 8  # with 64-bit offsets 4 come out with a spill on sm_80
     lanes = min(2**row, 128 * vector)
     rows = min(32, max(4, 2 ** (size - 12) // lanes))
     return {"ROWS": rows, "LANES": lanes, "num_warps": max(1, lanes // (32 * vector))}
@@ -298,5 +300,6 @@ def compile_cases() -> Iterator[CompileCase]:
                     BilinearGrid((height, height), (fine, fine), (0, 0), (2 * fine, 2 * fine)),
                 ):
                     upsample_add(x, out, grid.as_ints(), out)
+                    upsample_add(x, None, grid.as_ints(), out)
                     upsample_add_backward(out, grid.as_ints(), x)
     yield from cases

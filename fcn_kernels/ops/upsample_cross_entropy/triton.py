@@ -185,7 +185,7 @@ def _patches_heuristic(ROW_PIECES: int, COLUMN_PIECES: int, **key: Any) -> Confi
 
 
 def _finish_heuristic(**key: Any) -> Config:
-    return {"CLASSES": 32 if INTERPRETED else 8, "LANES": 64, "num_warps": 4}
+    return {"CLASSES": 32 if INTERPRETED else 4, "LANES": 64, "num_warps": 4}
 
 
 def compile_cases() -> Iterator[CompileCase]:
