@@ -156,6 +156,8 @@ def triton_reports(cases: list[CompileCase], progress: bool = False) -> Iterator
 def cuda_reports(operator: str | None = None, progress: bool = False) -> Iterator[Report]:
     """Every CUDA kernel in every instance that its source makes, on every target."""
     names = [name for name in compile_cuda.operators() if operator in (None, name)]
+    if not names:  # which would stand for all of them
+        return
     files = compile_cuda.compile_kernels(names=names)
     total = len(names) * len(compile_cuda.NUMBERS)
     for file in tqdm(files, total=total, desc="nvcc", unit="file", disable=not progress, dynamic_ncols=True):

@@ -13,7 +13,7 @@ import torch
 
 from fcn_kernels import BilinearGrid, configs, conv_transpose_add, launch, tune, upsample_add
 from fcn_kernels.backend import why_not
-from fcn_kernels.compile_report import triton_cases
+from fcn_kernels.compile_report import main, triton_cases
 from tests.kernels.conftest import device_of
 from tests.strategies import with_layout
 
@@ -47,6 +47,12 @@ def test_kernels_keep_their_promises() -> None:
 @pytest.mark.slow
 def test_every_shipped_configuration_keeps_its_promises() -> None:
     assert_promises_kept(compile_report())
+
+
+def test_compile_report_of_an_unknown_operator(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--operator", "upsample"])
+    assert "there are no kernels to compile of upsample" in capsys.readouterr().err
 
 
 def test_keys_hold_every_compile_time_parameter() -> None:
