@@ -142,7 +142,8 @@ def new_figure(width: float, height: float) -> Figure:
 def draw_bars(axes: Axes, values: Mapping[str, float], unit: str) -> None:
     """Horizontal bars from the top down, each with its value."""
     bars = axes.barh(list(values), list(values.values()), color="#1f6fb4", height=0.6)
-    axes.bar_label(bars, fmt="%.3g", padding=3, color=INK, fontsize=9)
+    labels = [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values.values()]
+    axes.bar_label(bars, labels, padding=3, color=INK, fontsize=9)
     axes.margins(x=0.15)
     axes.set_xlabel(unit, color=INK)
     axes.yaxis.set_inverted(True)
