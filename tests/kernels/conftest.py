@@ -33,19 +33,6 @@ torch.backends.cudnn.allow_tf32 = False
 EXAMPLES = int(os.environ.get("FCN_KERNELS_EXAMPLES", "60"))
 EXAMPLES_EMULATED = 8  # a GPU's threads one after the other, in software, take their time
 
-OPERATORS = sorted(path.parent.name for path in Path(backends.__file__).parent.glob("ops/*/reference.py"))
-
-
-def runnable(operators: list[str]) -> list[str]:
-    """Every backend that can run here and has those operators, but the reference, which is what they are held to."""
-    folder = Path(backends.__file__).parent / "ops"
-    return [
-        name
-        for name in backends.BACKENDS[1:]
-        if backends.why_not(name, device_of(name)) is None
-        and all((folder / operator / f"{name}.py").exists() for operator in operators)
-    ]
-
 
 def device_of(backend: str) -> str:
     """The type of device that the tests of ``backend`` put tensors on."""
@@ -59,7 +46,7 @@ def emulated(backend: str) -> bool:
 
 def classes_of(backend: str) -> int:
     """The most classes worth drawing: a class has its own programs, each of which takes Triton's interpreter long."""
-    return 4 if backend == "triton" and emulated(backend) else 23
+    return 4 if interpreted(backend) else 23
 
 
 def interpreted(backend: str) -> bool:
@@ -67,14 +54,13 @@ def interpreted(backend: str) -> bool:
     return backend == "triton" and emulated(backend)
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    given = any("backend" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
-    if "backend" in metafunc.fixturenames and not given:
-        operator = metafunc.module.__name__.rpartition("test_")[2]
-        metafunc.parametrize("backend", runnable([operator] if operator in OPERATORS else OPERATORS), indirect=True)
+OPERATORS = sorted(path.parent.name for path in Path(backends.__file__).parent.glob("ops/*/reference.py"))
+
+# Every backend that can run here but the reference, which is what they are held to.
+RUNNABLE = [name for name in backends.BACKENDS[1:] if backends.why_not(name, device_of(name)) is None]
 
 
-@pytest.fixture
+@pytest.fixture(params=RUNNABLE)
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """The name of a backend; tensors are made on a device that it runs on unless a test says otherwise."""
     name = str(request.param)

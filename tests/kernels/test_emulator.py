@@ -12,7 +12,7 @@ from torch import Tensor
 import fcn_kernels
 from fcn_kernels import backend as backends
 from fcn_kernels.extension import pointer
-from tests.kernels.conftest import OPERATORS, runnable
+from tests.kernels.conftest import OPERATORS, RUNNABLE
 
 EMULATOR: Any = backends.CUDA_EXTENSION
 pytestmark = pytest.mark.skipif(
@@ -109,7 +109,7 @@ def results(operator: str, layout: torch.memory_format) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("operator", [name for name in OPERATORS if "cuda" in runnable([name])])
+@pytest.mark.parametrize("operator", OPERATORS if "cuda" in RUNNABLE else [])
 def test_kernels_do_not_depend_on_the_order_of_threads(operator: str, layout: torch.memory_format) -> None:
     made = {}
     for order in ORDERS:

@@ -10,14 +10,14 @@ from torch import Tensor
 
 import fcn_kernels
 from fcn_kernels import BilinearGrid, cross_entropy, upsample_add, upsample_argmax, upsample_cross_entropy
-from tests.kernels.conftest import OPERATORS, runnable
+from tests.kernels.conftest import OPERATORS, RUNNABLE
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no GPU here")
 
 CASES = [
     (operator, backend, layout)
     for operator in OPERATORS
-    for backend in runnable([operator])
+    for backend in RUNNABLE
     if backend != "cpu"
     for layout in (torch.contiguous_format, torch.channels_last)
 ]
@@ -119,7 +119,7 @@ def test_memory_is_results_and_little_else(operator: str, backend: str, layout: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", [name for name in runnable(["upsample_add"]) if name != "cpu"])
+@pytest.mark.parametrize("backend", [name for name in RUNNABLE if name != "cpu"])
 def test_more_than_2_to_the_31_numbers(backend: str) -> None:
     """4.3e9 numbers in bfloat16: windows of the result are compared with the reference."""
     x = torch.randn(1, 16, 2048, 2048, device="cuda").bfloat16()
@@ -135,7 +135,7 @@ def test_more_than_2_to_the_31_numbers(backend: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", [name for name in runnable(["cross_entropy"]) if name != "cpu"])
+@pytest.mark.parametrize("backend", [name for name in RUNNABLE if name != "cpu"])
 def test_losses_of_more_than_2_to_the_31_logits(backend: str) -> None:
     logits = torch.randn(4, 33, 4096, 4096, device="cuda", dtype=torch.bfloat16).requires_grad_()
     target = torch.randint(0, 33, (4, 4096, 4096), device="cuda", dtype=torch.uint8)
