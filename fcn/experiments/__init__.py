@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import pkgutil
 import sys
@@ -40,8 +41,10 @@ class Table:
     rows: Sequence[Sequence[Cell]]
 
     def text(self) -> list[list[str]]:
-        """Cells as they are shown: floats with three digits, whole numbers with separators."""
-        return [[_text(cell) for cell in row] for row in self.rows]
+        """Cells as they are shown: whole numbers with separators, and all floats of a column with as many decimals as
+        three digits of its smallest take."""
+        decimals = [_decimals(column) for column in zip(*self.rows, strict=True)]
+        return [[_text(cell, places) for cell, places in zip(row, decimals, strict=True)] for row in self.rows]
 
 
 @dataclass(frozen=True)
@@ -129,11 +132,16 @@ def _option(flag: str, value: Any) -> str:
     return " ".join(map(str, (flag, *value) if isinstance(value, list) else (flag, value)))
 
 
-def _text(cell: Cell) -> str:
+def _decimals(column: Sequence[Cell]) -> int:
+    sizes = [abs(cell) for cell in column if isinstance(cell, float) and cell and math.isfinite(cell)]
+    return max(0, 2 - math.floor(math.log10(min(sizes)))) if sizes else 0
+
+
+def _text(cell: Cell, decimals: int) -> str:
     if cell is None:
         return "-"
     if isinstance(cell, float):
-        return f"{cell:,.0f}" if abs(cell) >= 1000 else f"{cell:.3g}"
+        return f"{cell:,.{decimals}f}" if decimals < 7 else f"{cell:.3g}"  # small differences: 1.2e-07
     return f"{cell:,}" if isinstance(cell, int) else cell
 
 

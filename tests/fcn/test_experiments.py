@@ -169,9 +169,25 @@ def test_smoothed_curve() -> None:
     assert smoothed(values)[:3].tolist() == [0, 0.5, 1.5]
 
 
+@pytest.mark.parametrize(
+    ("cells", "shown"),
+    [
+        ([83.0, 59.7, 100.0], ["83.0", "59.7", "100.0"]),
+        ([1.0, 4.123, 16.0], ["1.00", "4.12", "16.00"]),
+        ([0.0123456, 0.0, 2.0], ["0.0123", "0.0000", "2.0000"]),
+        ([1.234e-7, 0.0], ["1.23e-07", "0"]),
+        ([0.0, None, 7], ["0", "-", "7"]),
+        ([math.nan, 2.5], ["nan", "2.50"]),
+    ],
+)
+def test_numbers_of_a_column_have_the_same_decimals(cells: list[Any], shown: list[str]) -> None:
+    table = Table("t", ("name", "a", "b"), [["x", cell, 0.5] for cell in cells])
+    assert table.text() == [["x", text, "0.500"] for text in shown]
+
+
 def test_cells_and_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = Table("t", ("name", "a"), [["x", 1234567], ["y", 12345.6], ["z", 0.012345], ["w", None]])
-    assert [row[1] for row in table.text()] == ["1,234,567", "12,346", "0.0123", "-"]
+    table = Table("t", ("name", "a"), [["x", 1234567], ["y", 12345.6], ["w", None]])
+    assert [row[1] for row in table.text()] == ["1,234,567", "12,346", "-"]
     result = Result("title", [table], lambda figure: None, ["A note."])
     show(result)
     assert "A note." in capsys.readouterr().out
