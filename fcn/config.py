@@ -69,7 +69,11 @@ class DataConfig:
 class NetworkConfig:
     """See ``fcn.models.ModelConfig``; the stride comes from the stages, the number of classes from the data.
 
-    pretrained: weights of the trunk: a classifier or FCN of Caffe, torchvision, pytorch-fcn or this program.
+    modalities: names of trunks that see three channels of an image each and whose scores are summed (late fusion),
+        such as ``[color, hha]``.
+    pretrained: weights of each trunk: a classifier or FCN of Caffe, torchvision, pytorch-fcn or this program.
+    init_from: a network trained by this program to start from, scores included; or one for each of ``modalities``,
+        ``{color: FILE, hha: FILE}``, whose scores are averaged.
     tune: the weights of ``all`` layers, or only of the ``head``: CVPR 2015's FCN-32s-fixed.
     """
 
@@ -79,8 +83,14 @@ class NetworkConfig:
     at_once: bool = False
     upsampling: Filter = "fixed"
     last_upsampling: Filter = "fixed"
+    modalities: list[str] = field(default_factory=list)
     pretrained: str | None = None
+    init_from: str | dict[str, str] | None = None
     tune: Literal["all", "head"] = "all"
+
+    def __post_init__(self) -> None:
+        if self.pretrained is not None and self.init_from is not None:
+            raise ValueError("model.pretrained is a trunk, model.init_from whole networks: one of them must be null")
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import count
 from typing import Any, Literal, cast, get_args
 
@@ -175,12 +175,16 @@ def late_fusion(networks: Mapping[str, FCN]) -> FCN:
     """A network on the joined inputs of ``networks``, by name of their modality, that gives the mean of their scores.
 
     CVPR 2015, section 5 (NYUDv2: color and depth, each trained alone first). Raises ``ValueError`` for networks that
-    differ in more than their weights, or whose upsampling is learned.
+    differ in more than their weights and dropout, or whose upsampling is learned.
     """
-    first, *others = networks.values()
+    if any(network.config.modalities for network in networks.values()):
+        raise ValueError("late_fusion: networks must be of one modality each")
+    for name in (field.name for field in fields(ModelConfig)):
+        values = {modality: getattr(network.config, name) for modality, network in networks.items()}
+        if name != "dropout" and len(set(values.values())) > 1:
+            raise ValueError(f"late_fusion: networks must have the same configuration, but {name} is {values}")
+    first = next(iter(networks.values()))
     config = replace(first.config, modalities=tuple(networks))
-    if first.config.modalities or any(other.config != first.config for other in others):
-        raise ValueError("late_fusion: networks must have the same configuration, each of one modality")
     if config.upsampling != "fixed" or config.last_upsampling != "fixed":
         raise ValueError("late_fusion: the mean of learned upsamplings is no upsampling; they must be fixed")
     fused = FCN(config).to(next(first.parameters())).train(first.training)

@@ -37,7 +37,7 @@ from .losses import SMALLEST, Loss, labeled_pixels, median_frequency_weights
 from .metrics import SegmentationMetrics
 from .models import FCN, ModelConfig, build_model, parameter_groups
 from .preprocessing import CAFFE_VGG, IMAGENET, Preprocessing
-from .weights import load_pretrained_backbone, load_weights
+from .weights import load_pretrained_backbone, load_weights, start_from
 
 RECIPE_FILE, BEST_FILE, LAST_FILE, RESULT_FILE = "recipe.yaml", "best.safetensors", "last.ckpt", "result.json"
 
@@ -270,21 +270,29 @@ def _initial_model(
     recipe: Recipe, stride: int, classes: int, preprocessing: Preprocessing, previous: Path | None
 ) -> FCN:
     network = recipe.model
+    if network.modalities and preprocessing.channels != 3 * len(network.modalities):
+        raise ConfigError(
+            f"model.modalities: {', '.join(network.modalities)} see 3 channels each, and {recipe.data.kind} data have "
+            f"{preprocessing.channels}"
+        )
     model = build_model(
         ModelConfig(
             backbone=network.backbone,
             stride=stride,
             classes=classes,
             pad=network.pad,
-            in_channels=preprocessing.channels,
+            in_channels=3 if network.modalities else preprocessing.channels,
             dropout=network.dropout,
             at_once=network.at_once,
             upsampling=network.upsampling,
             last_upsampling=network.last_upsampling,
+            modalities=tuple(network.modalities),
         )
     )
     if previous is not None:
         model.init_from(load_weights(previous).model)
+    elif network.init_from is not None:
+        start_from(model, network.init_from, preprocessing)
     elif network.pretrained is not None:
         load_pretrained_backbone(model, network.pretrained)
     if network.tune == "head":

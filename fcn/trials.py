@@ -119,8 +119,10 @@ def described(recipe: Recipe) -> str:
     data, augment = recipe.data, recipe.data.augment
     images = len(data.dataset(data.train_split)), len(data.dataset(data.test_split))
     crop = f", crops of {augment.crop[0]} x {augment.crop[1]}" if augment.crop else ""
-    if recipe.model.pretrained:
-        start = f"starting from {Path(recipe.model.pretrained).name}"
+    given = recipe.model.pretrained or recipe.model.init_from
+    if given:
+        files = given.values() if isinstance(given, dict) else [given]
+        start = f"starting from {' and '.join(Path(file).name for file in files)}"
     else:
         start = "from random weights, where the paper starts from a classifier of ImageNet"
     return (

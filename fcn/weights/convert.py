@@ -1,4 +1,4 @@
-"""Networks from the weights of other programs: whole FCNs, and classifiers for the trunk."""
+"""Networks from the weights of other programs."""
 
 from __future__ import annotations
 
@@ -18,20 +18,15 @@ from ..data.voc import VOC_CLASSES
 from ..heads import Filter
 from ..models import AT_ONCE_SCALES, FCN, ModelConfig, build_model
 from ..preprocessing import Preprocessing
-from .files import METADATA_KEY, Weights, load_weights
+from .files import Weights
 from .layouts import suffixes
 from .sources import Source, read_source
-from .tensors import Tensors, check_tensors, read_metadata
+from .tensors import Tensors, check_tensors
 
 FILTERS: tuple[Filter, ...] = ("fixed", "diagonal", "dense")
 """From the special to the general."""
 SCALES = {16: "scale_pool4", 8: "scale_pool3"}
 """Caffe's layers that scale the skips of these strides."""
-TORCHVISION_DIFFERS = {
-    "alexnet_torchvision": "it has other widths, no groups and no local response normalization",
-    "googlenet_torchvision": "it has batch normalization in place of local response normalization, filters of 3x3 in "
-    "the branches called 5x5, and a fourth pooling of 2x2",
-}
 
 
 def convert(
@@ -76,47 +71,7 @@ def convert(
     return Weights(model.eval(), list(classes), voc_palette(config.classes), preprocessing, extra)
 
 
-def load_pretrained_backbone(model: FCN, path: str | os.PathLike[str]) -> None:
-    """Fills the trunk of ``model`` from a classifier or an FCN, in any format that ``convert`` reads or its results.
-
-    Scores are left out. Use the preprocessing that the weights were made with: ``preprocessing.IMAGENET`` for
-    torchvision's, ``CAFFE_VGG`` for Caffe's. Where the network takes more channels than the file's (early fusion), each
-    further one starts as the mean of the others (the authors' RGB-D network). Raises ``FileNotFoundError``, or
-    ``ValueError`` naming the file and every tensor that does not fit.
-    """
-    path = Path(path)
-    backbone, given = _trunk_of(path)
-    if backbone != model.config.backbone:
-        why = TORCHVISION_DIFFERS.get(backbone)
-        raise ValueError(
-            f"{path}: these are weights of {backbone}, the network is {model.config.backbone}"
-            + (f": {why}; build the network on {backbone}" if why else "")
-        )
-    for trunk in model.trunks.values():
-        wanted = trunk.state_dict()
-        tensors = {name: _fitted(tensor, wanted.get(name)) for name, tensor in given.items()}
-        first = f"{trunk.layers[0].name}.weight"
-        if first in tensors and tensors[first].shape[1] < trunk.in_channels and tensors[first].shape[1] == 3:
-            further = tensors[first].mean(1, keepdim=True).expand(-1, trunk.in_channels - 3, -1, -1)
-            tensors[first] = torch.cat((tensors[first], further), 1)
-        check_tensors(path, tensors, wanted)
-        trunk.load_state_dict(tensors)
-
-
-def _trunk_of(path: Path) -> tuple[str, Tensors]:
-    """The backbone's name and its tensors, without scores."""
-    if path.suffix == ".safetensors" and METADATA_KEY in read_metadata(path):
-        weights = load_weights(path)
-        if weights.model.config.modalities:
-            raise ValueError(f"{path}: a network of several modalities, of which none is the trunk")
-        return weights.model.config.backbone, weights.model.backbone.state_dict()
-    source = read_source(path)
-    scores = f"{source.architecture.layers[-1].name}."
-    heads = (scores, "score_", "upscore", "scale_pool")
-    return source.backbone, {name: t for name, t in source.tensors.items() if not name.startswith(heads)}
-
-
-def _fitted(tensor: Tensor, wanted: Tensor | None) -> Tensor:
+def fitted(tensor: Tensor, wanted: Tensor | None) -> Tensor:
     """A fully connected layer's weights as those of a convolution: (out, in * k * k) is channels, rows, columns."""
     if wanted is not None and tensor.dim() < wanted.dim() and tensor.numel() == wanted.numel():
         return tensor.reshape(wanted.shape)
@@ -173,7 +128,7 @@ def _take_trunk(given: Tensors, trunk: Net, suffix: str) -> Tensors:
         layer, _, part = name.rpartition(".")
         theirs = f"{layer}{suffix}.{part}"
         if theirs in given:
-            taken[name] = _fitted(given.pop(theirs), wanted)
+            taken[name] = fitted(given.pop(theirs), wanted)
     return taken
 
 

@@ -1,0 +1,115 @@
+"""What training starts from: the trunk of another network, or trained networks, scores included."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..models import FCN, ModelConfig, late_fusion
+from ..preprocessing import Preprocessing
+from .convert import fitted
+from .files import METADATA_KEY, Weights, load_weights
+from .sources import read_source
+from .tensors import Tensors, check_tensors, read_metadata
+
+TORCHVISION_DIFFERS = {
+    "alexnet_torchvision": "it has other widths, no groups and no local response normalization",
+    "googlenet_torchvision": "it has batch normalization in place of local response normalization, filters of 3x3 in "
+    "the branches called 5x5, and a fourth pooling of 2x2",
+}
+
+ALIKE = ("backbone", "pad", "in_channels", "modalities", "classes", "tasks")
+"""What a network and the one that starts it have in common."""
+
+
+def load_pretrained_backbone(model: FCN, path: str | os.PathLike[str]) -> None:
+    """Fills the trunk of ``model`` from a classifier or an FCN, in any format that ``convert`` reads or its results.
+
+    Scores are left out. Use the preprocessing that the weights were made with: ``preprocessing.IMAGENET`` for
+    torchvision's, ``CAFFE_VGG`` for Caffe's. Where the network takes more channels than the file's (early fusion), each
+    further one starts as the mean of the others (the authors' RGB-D network). Raises ``FileNotFoundError``, or
+    ``ValueError`` naming the file and every tensor that does not fit.
+    """
+    path = Path(path)
+    backbone, given = _trunk_of(path)
+    if backbone != model.config.backbone:
+        why = TORCHVISION_DIFFERS.get(backbone)
+        raise ValueError(
+            f"{path}: these are weights of {backbone}, the network is {model.config.backbone}"
+            + (f": {why}; build the network on {backbone}" if why else "")
+        )
+    for trunk in model.trunks.values():
+        wanted = trunk.state_dict()
+        tensors = {name: fitted(tensor, wanted.get(name)) for name, tensor in given.items()}
+        first = f"{trunk.layers[0].name}.weight"
+        if first in tensors and tensors[first].shape[1] < trunk.in_channels and tensors[first].shape[1] == 3:
+            further = tensors[first].mean(1, keepdim=True).expand(-1, trunk.in_channels - 3, -1, -1)
+            tensors[first] = torch.cat((tensors[first], further), 1)
+        check_tensors(path, tensors, wanted)
+        trunk.load_state_dict(tensors)
+
+
+def _trunk_of(path: Path) -> tuple[str, Tensors]:
+    """The backbone's name and its tensors, without scores."""
+    if path.suffix == ".safetensors" and METADATA_KEY in read_metadata(path):
+        weights = load_weights(path)
+        if weights.model.config.modalities:
+            raise ValueError(f"{path}: a network of several modalities, of which none is the trunk")
+        return weights.model.config.backbone, weights.model.backbone.state_dict()
+    source = read_source(path)
+    scores = f"{source.architecture.layers[-1].name}."
+    heads = (scores, "score_", "upscore", "scale_pool")
+    return source.backbone, {name: t for name, t in source.tensors.items() if not name.startswith(heads)}
+
+
+def start_from(model: FCN, files: str | Mapping[str, str], preprocessing: Preprocessing) -> None:
+    """Fills ``model``, scores included, from a trained network, or from one of each modality (``late_fusion``).
+
+    ``files`` are this program's. What they lack, as new skips, stays as it is. Warns where they were trained on images
+    prepared in another way than by ``preprocessing``. Raises ``FileNotFoundError``, or ``ValueError`` naming the file
+    and what does not fit.
+    """
+    if isinstance(files, str):
+        weights = [_network(Path(files), model.config)]
+        start = weights[0].model
+    else:
+        modalities = model.config.modalities
+        if set(files) != set(modalities):
+            given, wanted = (", ".join(names) or "none" for names in (files, modalities))
+            raise ValueError(f"init_from: files are for the modalities {given}; those of the network are {wanted}")
+        alone = replace(model.config, modalities=())
+        weights = [_network(Path(files[name]), alone) for name in modalities]
+        start = late_fusion({name: each.model for name, each in zip(modalities, weights, strict=True)})
+    if not _same([each.preprocessing for each in weights], preprocessing):
+        given = " and ".join(str(each.preprocessing) for each in weights)
+        warnings.warn(f"init_from: trained on images prepared by {given}, here it is {preprocessing}", stacklevel=2)
+    model.init_from(start)
+
+
+def _network(path: Path, wanted: ModelConfig) -> Weights:
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: a weight file of this program is wanted (.safetensors; 'fcn convert' makes them)")
+    weights = load_weights(path)
+    given = weights.model.config
+    # Where both have skips, their scores must be of maps scaled alike.
+    alike = (*ALIKE, "at_once") if max(given.stride, wanted.stride) < 32 else ALIKE
+    differing = [name for name in alike if getattr(given, name) != getattr(wanted, name)]
+    if differing:
+        values = (f"{name} {getattr(given, name)!r} instead of {getattr(wanted, name)!r}" for name in differing)
+        raise ValueError(f"{path}: no start for this network: it has {', '.join(values)}")
+    return weights
+
+
+def _same(given: Sequence[Preprocessing], wanted: Preprocessing) -> bool:
+    """Whether images are prepared by ``wanted`` as by each of ``given`` on its share of the channels."""
+    image = np.random.default_rng(0).integers(0, 256, (4, 4, wanted.channels), dtype=np.uint8)
+    parts = np.split(image, len(given), axis=2)
+    prepared = [own(part[:, :, 0] if own.channels == 1 else part) for own, part in zip(given, parts, strict=True)]
+    whole = wanted(image[:, :, 0] if wanted.channels == 1 else image)
+    return torch.allclose(torch.cat(prepared), whole, rtol=1e-4, atol=1e-4)

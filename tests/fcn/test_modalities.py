@@ -1,0 +1,197 @@
+"""Color with depth or HHA, from a miniature NYUDv2 on disk: networks that start from networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from scipy.io import savemat
+
+from fcn.cli import main
+from fcn.config import ConfigError, load_recipe
+from fcn.data import KINDS, voc_palette
+from fcn.data.nyud import NYUD_CLASSES
+from fcn.models import FCN, ModelConfig, build_model, late_fusion
+from fcn.preprocessing import IMAGENET, Preprocessing
+from fcn.training import SegmentationTask, train
+from fcn.weights import load_weights, save_weights, start_from
+
+RECIPE = """
+data: {{kind: nyud_color_hha, root: {root}, val_split: test, preprocessing: published}}
+model: {{backbone: small, modalities: [color, hha]}}
+stages: {{stride: [32, 16], epochs: [1, 1], lr: [0.001, 0.001]}}
+trainer: {{run_dir: {run_dir}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three images of 40 x 33 in the format of the FCN authors' NYUDv2: train 5001 and 5002, test 5003."""
+    root = tmp_path_factory.mktemp("nyud")
+    random = np.random.default_rng(0)
+    for folder in ("data/images", "data/hha", "data/depth", "segmentation"):
+        (root / folder).mkdir(parents=True)
+    for name in ("img_5001", "img_5002", "img_5003"):
+        for folder in ("images", "hha"):
+            pixels = random.integers(0, 256, (33, 40, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(root / f"data/{folder}/{name}.png")
+        depth = random.integers(500, 9000, (33, 40)).astype(np.uint16)
+        depth[:3] = 0  # nothing was measured there
+        Image.fromarray(depth).save(root / f"data/depth/{name}.png")
+        stored = random.integers(0, 41, (33, 40)).astype(np.uint8)
+        savemat(root / f"segmentation/{name}.mat", {"segmentation": stored})
+    (root / "train.txt").write_text("5001\n5002\n")
+    (root / "test.txt").write_text("5003\n")
+    return root
+
+
+def random_network(seed: int, **options: Any) -> FCN:
+    torch.manual_seed(seed)
+    model = build_model(ModelConfig(**{"backbone": "small", "stride": 32, "classes": 40, **options}))
+    for name, parameter in model.named_parameters():
+        if "score" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def save(path: Path, model: FCN, preprocessing: Preprocessing) -> Path:
+    classes = model.config.classes
+    save_weights(path, model, classes=NYUD_CLASSES[:classes], palette=voc_palette(classes), preprocessing=preprocessing)
+    return path
+
+
+@pytest.fixture(scope="module")
+def networks(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Weights of FCN-32s on color and on HHA."""
+    folder = tmp_path_factory.mktemp("networks")
+    paths = {}
+    for seed, (name, kind) in enumerate({"color": "nyud", "hha": "nyud_hha"}.items()):
+        published = KINDS[kind].load(root, "train").published
+        assert published is not None
+        paths[name] = save(folder / f"{name}.safetensors", random_network(seed), published)
+    return paths
+
+
+@pytest.fixture
+def recipe_file(root: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.format(root=root, run_dir=tmp_path / "run"))
+    return path
+
+
+@pytest.fixture
+def initial(monkeypatch: pytest.MonkeyPatch) -> dict[int, dict[str, torch.Tensor]]:
+    """State of the network at the start of each stage, by stride."""
+    states: dict[int, dict[str, torch.Tensor]] = {}
+
+    def note(task: SegmentationTask) -> None:
+        states[task.model.config.stride] = {name: t.clone() for name, t in task.model.state_dict().items()}
+
+    monkeypatch.setattr(SegmentationTask, "on_train_start", note)
+    return states
+
+
+def test_two_trained_networks_become_one_that_trains_in_stages(
+    root: Path, recipe_file: Path, initial: dict[int, dict[str, torch.Tensor]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the command line: color, then HHA, then both."""
+    folder = recipe_file.parent
+    for name, kind in {"color": "nyud", "hha": "nyud_hha"}.items():
+        alone = [f"--data.kind={kind}", "--model.modalities=[]", f"--trainer.run_dir={folder / name}"]
+        stage = ["--stages.stride=[32]", "--stages.epochs=[1]", "--stages.lr=[0.01]"]
+        assert main(["train", str(recipe_file), *alone, *stage]) == 0
+    files = {name: folder / name / "best.safetensors" for name in ("color", "hha")}
+    options = [f"--model.init_from.{name}={path}" for name, path in files.items()]
+    assert main(["train", str(recipe_file), *options]) == 0
+    expected = late_fusion({name: load_weights(path).model for name, path in files.items()}).state_dict()
+    assert expected["head.score_fr.weight"].any()
+    assert initial[32].keys() == expected.keys()
+    assert all(torch.equal(initial[32][name], tensor) for name, tensor in expected.items())
+    assert set(initial[16]) - set(initial[32]) == {"head.score_pool4.weight", "head.score_pool4.bias"}
+    weights = folder / "run/best.safetensors"
+    assert load_weights(weights).model.config.modalities == ("color", "hha")
+    capsys.readouterr()
+    data = ["--data.kind=nyud_color_hha", f"--data.root={root}"]
+    assert main(["evaluate", str(weights), *data]) == 0
+    assert "nyud_color_hha test, 1 images" in capsys.readouterr().out
+
+
+def test_resumed_run_of_two_modalities_ends_with_the_same_weights(
+    recipe_file: Path, networks: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [f"--model.init_from.{name}={path}" for name, path in networks.items()]
+    expected = train(load_recipe(recipe_file, options))
+    run = tmp_path / "second"
+    original = SegmentationTask.training_step
+
+    def crash(task: SegmentationTask, batch: Any, batch_idx: int) -> Any:
+        if task.model.config.stride == 16 and batch_idx == 1:
+            raise RuntimeError("power cut")
+        return original(task, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationTask, "training_step", crash)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(load_recipe(recipe_file, [*options, f"--trainer.run_dir={run}"]))
+    assert main(["train", "--resume", str(run)]) == 0
+    one, two = load_file(expected), load_file(run / "best.safetensors")
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_network_of_two_modalities_starts_the_next(networks: dict[str, Path], tmp_path: Path) -> None:
+    """FCN-16s from a file of FCN-32s."""
+    loaded = {name: load_weights(path) for name, path in networks.items()}
+    fused = late_fusion({name: weights.model for name, weights in loaded.items()})
+    color, hha = (weights.preprocessing for weights in loaded.values())
+    preprocessing = Preprocessing((*color.mean, *hha.mean), (1.0,) * 6, "bgr", 1.0)
+    path = save(tmp_path / "fused.safetensors", fused, preprocessing)
+    model = build_model(ModelConfig("small", 16, 40, modalities=("color", "hha"))).eval()
+    start_from(model, str(path), preprocessing)
+    state = model.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in fused.state_dict().items())
+    assert not state["head.score_pool4.weight"].any()
+
+
+def test_other_preprocessing_is_a_warning(networks: dict[str, Path]) -> None:
+    model = build_model(ModelConfig("small", 32, 40))
+    with pytest.warns(UserWarning, match="trained on images prepared by .*92.318.*, here it is .*0.406"):
+        start_from(model, str(networks["color"]), IMAGENET)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.init_from={color: COLOR}"], "modalities color; those of the network are color, hha"),
+        (["--model.init_from={color: COLOR, hha: gone.safetensors}"], "gone.safetensors: no such file"),
+        (["--model.init_from={color: COLOR, hha: a.caffemodel}"], r"a\.caffemodel: a weight file of this program"),
+        (["--model.init_from=COLOR"], r"color\.safetensors: .* modalities \(\) instead of \('color', 'hha'\)"),
+        (["--model.init_from={color: COLOR, hha: HHA}", "--model.pad=official"], "pad 'same' instead of 'official'"),
+        (["--model.init_from={color: COLOR, hha: FEWER}"], r"fewer\.safetensors: .* classes 5 instead of 40"),
+        (["--model.init_from={color: COLOR, hha: FINER}"], "late_fusion: .* stride is .*32.*16"),
+        (["--model.modalities=[]", "--model.init_from={color: COLOR}"], "those of the network are none"),
+        (["--data.kind=nyud_color_depth"], "color, hha see 3 channels each, and nyud_color_depth data have 4"),
+        (["--model.modalities=[a, a]"], "modalities must be different names"),
+    ],
+)
+def test_what_cannot_start_a_network_is_explained(
+    options: list[str], message: str, recipe_file: Path, networks: dict[str, Path]
+) -> None:
+    folder = recipe_file.parent
+    fewer = save(folder / "fewer.safetensors", random_network(0, classes=5), IMAGENET)
+    finer = save(folder / "finer.safetensors", random_network(0, stride=16), IMAGENET)
+    files = {"COLOR": networks["color"], "HHA": networks["hha"], "FEWER": fewer, "FINER": finer}
+    for name, path in files.items():
+        options = [option.replace(name, str(path)) for option in options]
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        train(load_recipe(recipe_file, options))
+
+
+def test_a_trunk_and_a_network_are_not_both_a_start(recipe_file: Path) -> None:
+    with pytest.raises(ConfigError, match="one of them must be null"):
+        load_recipe(recipe_file, ["--model.pretrained=a", "--model.init_from=b"])
