@@ -48,41 +48,52 @@ class Preprocessing:
         Gray images are repeated into three channels and colors made gray as the network asks. Raises ``TypeError`` or
         ``ValueError`` for anything else.
         """
-        if self.channels > 3 and (image.ndim != 3 or image.shape[2] != self.channels):
-            raise ValueError(f"image must be [H, W, {self.channels}], got shape {image.shape}")
-        if self.channels > 3 and image.dtype not in (np.uint8, np.float32):
-            raise TypeError(f"image must be uint8 or float32, got {image.dtype}")
-        values = (image[:, :, :3] if self.channels > 3 else _rgb(image)).astype(np.float32)
+        values = _pixels(image, self.channels).astype(np.float32)
         if self.channel_order == "gray":
             values = (values @ _LUMA)[:, :, None] if image.ndim == 3 else values[:, :, :1]
         elif self.channel_order == "bgr":
-            values = values[:, :, ::-1]
-        if self.channels > 3:
-            values = np.concatenate((values, image[:, :, 3:].astype(np.float32)), axis=2)
+            values = np.concatenate((values[:, :, 2::-1], values[:, :, 3:]), axis=2)
         mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
         values = (values / np.float32(self.scale) - mean) / std
         return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
 
     @classmethod
     def fit(cls, images: Iterable[np.ndarray[Any, Any]]) -> Preprocessing:
-        """From the mean and deviation of a training set; ``"gray"`` if all images are ``[H, W]``, else ``"rgb"``."""
-        histogram = np.zeros((3, 256), dtype=np.int64)
-        gray = True
+        """From the mean and deviation of a training set; ``"gray"`` if all images are ``[H, W]``, else ``"rgb"``.
+
+        Images as for a call; those of uint8 with four channels are colors and alpha. Raises ``TypeError`` or
+        ``ValueError`` for others, for images of different numbers of channels, and for none.
+        """
+        count, total, squares, gray, scale = 0, np.zeros(1), np.zeros(1), True, 255.0
         for image in images:
             gray = gray and image.ndim == 2
-            rgb = _rgb(image)
-            for channel in range(3):
-                histogram[channel] += np.bincount(rgb[:, :, channel].ravel(), minlength=256)
-        count = histogram[0].sum()
+            further = image.ndim == 3 and (image.shape[2] > 4 or (image.shape[2] == 4 and image.dtype != np.uint8))
+            values = _pixels(image, image.shape[2] if further else 3).astype(np.float64)
+            if count and values.shape[2] != len(total):
+                raise ValueError(f"Preprocessing.fit: images of {len(total)} and of {values.shape[2]} channels")
+            scale = 255.0 if image.dtype == np.uint8 else 1.0
+            count += values.shape[0] * values.shape[1]
+            total = total + values.sum((0, 1))
+            squares = squares + np.square(values).sum((0, 1))
         if count == 0:
             raise ValueError("Preprocessing.fit: there is no pixel in these images")
-        values = np.arange(256) / 255
-        mean = histogram @ values / count
-        variance = histogram @ values**2 / count - mean**2
+        mean = total / count / scale
+        variance = squares / count / scale**2 - mean**2
         # A channel that hardly varies is centered only: a tiny divisor would magnify its rounding.
         std = np.where(variance > 1e-6, np.sqrt(np.maximum(variance, 1e-6)), 1.0)
-        channels = 1 if gray else 3
-        return cls(tuple(mean.tolist()[:channels]), tuple(std.tolist()[:channels]), "gray" if gray else "rgb")
+        channels = 1 if gray else len(mean)
+        return cls(tuple(mean.tolist()[:channels]), tuple(std.tolist()[:channels]), "gray" if gray else "rgb", scale)
+
+
+def _pixels(image: np.ndarray[Any, Any], channels: int) -> np.ndarray[Any, Any]:
+    """``[H, W, 3]`` of any colors; an image of more channels as it is."""
+    if channels <= 3:
+        return _rgb(image)
+    if image.ndim != 3 or image.shape[2] != channels:
+        raise ValueError(f"image must be [H, W, {channels}], got shape {image.shape}")
+    if image.dtype not in (np.uint8, np.float32):
+        raise TypeError(f"image must be uint8 or float32, got {image.dtype}")
+    return image
 
 
 def _rgb(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

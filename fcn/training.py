@@ -324,13 +324,16 @@ def _check_processes(recipe: Recipe, images: int) -> None:
 
 def _preprocessing(recipe: Recipe, train_set: SegmentationDataset) -> Preprocessing:
     if recipe.data.preprocessing == "fit":
-        if train_set.published is not None and train_set.published.channels > 3:
-            raise ConfigError(f"data.preprocessing: fit is for colors, {recipe.data.kind} has more; take published")
         return Preprocessing.fit(train_set[index]["image"] for index in range(len(train_set)))
     if recipe.data.preprocessing == "published":
         if train_set.published is None:
             raise ConfigError(f"data.preprocessing: there is no published one for {recipe.data.kind} data; take fit")
         return train_set.published
+    if train_set.published is not None and train_set.published.channels > 3:
+        raise ConfigError(
+            f"data.preprocessing: {recipe.data.preprocessing} is for colors, and {recipe.data.kind} data have "
+            f"{train_set.published.channels} channels; take published or fit"
+        )
     return {"caffe_vgg": CAFFE_VGG, "imagenet": IMAGENET}[recipe.data.preprocessing]
 
 

@@ -381,8 +381,11 @@ def test_color_and_depth_are_trained_and_scored(tmp_path: Path, capsys: pytest.C
         "stages: {stride: [32], epochs: [1], lr: [0.001]}\n"
         f"trainer: {{run_dir: {tmp_path / 'run'}}}\n"
     )
-    assert main(["train", str(recipe)]) == 2
-    assert "take published" in capsys.readouterr().err
+    assert main(["train", str(recipe), "--data.preprocessing", "imagenet"]) == 2
+    assert "have 4 channels; take published or fit" in capsys.readouterr().err
+    fitted = tmp_path / "fitted"
+    assert main(["train", str(recipe), "--data.preprocessing", "fit", "--trainer.run_dir", str(fitted)]) == 0
+    assert load_weights(fitted / "best.safetensors").preprocessing.mean[3] == pytest.approx(8.2, abs=0.6)
     assert main(["train", str(recipe), "--data.preprocessing", "published"]) == 0
     weights = tmp_path / "run/best.safetensors"
     assert load_weights(weights).preprocessing.mean == (116.190, 97.203, 92.318, 7.844)

@@ -54,6 +54,24 @@ def test_fit_standardizes_the_training_set(color: bool) -> None:
     np.testing.assert_allclose(values.std(1), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("depth", [np.float32, np.uint8])
+def test_fit_standardizes_further_channels(depth: type) -> None:
+    """Color with log depth, which varies by a fraction of 1, and color with HHA."""
+    rng = np.random.default_rng(0)
+    images = []
+    for width in (4, 9):
+        colors = rng.integers(0, 256, (7, width, 3))
+        further = rng.normal(7.8, 0.1, (7, width, 1)) if depth == np.float32 else rng.integers(90, 256, (7, width, 3))
+        images.append(np.concatenate((colors, further), 2).astype(depth))
+    fitted = Preprocessing.fit(images)
+    assert fitted.channels == images[0].shape[2]
+    values = np.concatenate([fitted(image).numpy().reshape(fitted.channels, -1) for image in images], axis=1)
+    np.testing.assert_allclose(values.mean(1), 0, atol=1e-4)
+    np.testing.assert_allclose(values.std(1), 1, atol=1e-4)
+    with pytest.raises(ValueError, match=r"images of 3 and of [46] channels"):
+        Preprocessing.fit([np.zeros((2, 2), np.uint8), images[0]])
+
+
 def test_fit_of_a_constant_channel_is_finite() -> None:
     assert Preprocessing.fit([np.full((4, 4), 7, np.uint8)]) == Preprocessing((7 / 255,), (1.0,), "gray")
 
