@@ -9,14 +9,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-
+import numpy as np
 import torch
 
-from .data import KINDS
+from .data import KINDS, Further, FurtherFolder
 from .experiments import experiments, show, write
 from .presets import PRESETS
 
@@ -84,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("weights")
     predict.add_argument("images", nargs="+", help="images, videos, folders of them, or patterns such as 'a/**/*.png'")
     predict.add_argument("--out", required=True, metavar="DIR")
+    beside = predict.add_mutually_exclusive_group()
+    for kind, form in (("depth", "16-bit millimeters"), ("hha", "colors")):
+        text = f"for networks of color and {kind}: a folder of {kind} images ({form}), of the same stem as their images"
+        beside.add_argument(f"--{kind}", metavar="FOLDER", help=text)
     _add_precision(predict, default="auto")
     predict.add_argument(
         "--compile",
@@ -233,16 +234,18 @@ def _predict(options: argparse.Namespace, _: list[str]) -> int:
         tile=options.tile,
         batch=options.batch,
     )
+    further = _further_folder(options, predictor.further)
     files = find_files(options.images)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     labeled = 0
     failed: list[Path] = []
-    frames = _read(files, failed)
+    frames = _read(files, further, failed)
     while batch := list(islice(frames, options.batch)):
         for (name, image), labels in zip(batch, predictor([image for _, image in batch]), strict=True):
             write_labels(out / f"{name}.png", labels, predictor.palette)
-            save_overlay(out / f"{name}_overlay.png", image, labels, predictor.classes, predictor.palette)
+            colors = image[:, :, :3].astype(np.uint8)
+            save_overlay(out / f"{name}_overlay.png", colors, labels, predictor.classes, predictor.palette)
             labeled += 1
     print(
         f"{len(files) - len(failed)} of {len(files)} files, {labeled} images labeled in {predictor.note}; "
@@ -251,7 +254,18 @@ def _predict(options: argparse.Namespace, _: list[str]) -> int:
     return 1 if failed else 0
 
 
-def _read(files: Sequence[Path], failed: list[Path]) -> Iterator[tuple[str, np.ndarray]]:
+def _further_folder(options: argparse.Namespace, kind: Further | None) -> FurtherFolder | None:
+    """What ``--depth`` or ``--hha`` gives, if that is what the network sees."""
+    given = {"depth": options.depth, "hha": options.hha}
+    if kind is not None and given[kind] is None:
+        raise ValueError(f"{options.weights}: this network sees color and {kind}; say where that is: --{kind} FOLDER")
+    wrong = [name for name, folder in given.items() if folder is not None and name != kind]
+    if wrong:
+        raise ValueError(f"{options.weights}: this network sees no images beside those it labels: no --{wrong[0]}")
+    return None if kind is None else FurtherFolder(Path(given[kind]), kind)
+
+
+def _read(files: Sequence[Path], further: FurtherFolder | None, failed: list[Path]) -> Iterator[tuple[str, np.ndarray]]:
     """Names and images of all files, with a progress bar; unreadable files are named and go to ``failed``."""
     from tqdm import tqdm
 
@@ -259,7 +273,8 @@ def _read(files: Sequence[Path], failed: list[Path]) -> Iterator[tuple[str, np.n
 
     for path in tqdm(files, desc="predict", unit="file", dynamic_ncols=True):
         try:
-            yield from read_frames(path)
+            for name, image in read_frames(path):
+                yield name, image if further is None else further.joined_to(image, name)
         except DataError as error:
             failed.append(path)
             tqdm.write(f"fcn predict: skipped: {error}", file=sys.stderr)

@@ -12,13 +12,11 @@ from typing import Any, Literal, get_args, overload
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from .backbones import Net
-from .data import DataError, SegmentationDataset, evaluation_loader, read_image
-from .data.files import pil_to_array, to_uint8
+from .data import FURTHER, DataError, Further, ImageLike, SegmentationDataset, evaluation_loader, joined, to_array
 from .graph import trace
 from .machine import bfloat16_instructions
 from .metrics import Metrics, SegmentationMetrics
@@ -27,7 +25,7 @@ from .padding import ReusedPadding
 from .tiling import Tile, tiled_scores
 from .weights import Weights, load_weights
 
-ImageLike = str | Path | Image.Image | np.ndarray
+Given = ImageLike | tuple[ImageLike, ImageLike]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 AGREEMENT = 0.99
@@ -82,26 +80,50 @@ class Predictor:
             self._trunk = inference_trunk(self.model, compile=compile)
 
     @overload
-    def __call__(self, image: ImageLike) -> np.ndarray: ...
+    def __call__(self, image: Given) -> np.ndarray: ...
 
     @overload
-    def __call__(self, image: list[Any] | tuple[Any, ...]) -> list[np.ndarray]: ...
+    def __call__(self, image: list[Any]) -> list[np.ndarray]: ...
 
     @torch.inference_mode()
-    def __call__(self, image: ImageLike | list[Any] | tuple[Any, ...]) -> np.ndarray | list[np.ndarray]:
+    def __call__(self, image: Given | list[Any]) -> np.ndarray | list[np.ndarray]:
         """Labels ``[H, W]`` (uint8; int64 above 256 classes) at the image's own size; of several images a list.
 
         ``image``: a path, a PIL image of any mode, or an array ``[H, W]`` or ``[H, W, 1 | 3 | 4]`` (RGB order) of
-        uint8, uint16 or bool. Images of a list that follow one another and have one size run together. Raises
-        ``DataError`` for anything else, naming the file.
+        uint8, uint16 or bool. For a network that sees depth or HHA too (``further``), a pair ``(image, depth)``, where
+        depth is 16-bit millimeters, or ``(image, hha)``; or an array of all channels, as its data set gives. Images of
+        a list that follow one another and have one size run together. Raises ``DataError`` for anything else, naming
+        the file.
         """
-        if not isinstance(image, (list, tuple)):
+        if not isinstance(image, list):
             return self._label([image])[0]
         starts = range(0, len(image), self.batch)
         return [labels for start in starts for labels in self._label(image[start : start + self.batch])]
 
-    def _label(self, images: Sequence[ImageLike]) -> list[np.ndarray]:
-        pixels = [self.preprocessing(to_array(image)) for image in images]
+    @property
+    def further(self) -> Further | None:
+        """What the network sees beside colors, which images of three channels or one have not."""
+        return FURTHER.get(self.preprocessing.channels)
+
+    def _channels(self, image: Given) -> np.ndarray:
+        """All that the network sees of an image."""
+        channels = self.preprocessing.channels
+        if isinstance(image, tuple):
+            if self.further is None or len(image) != 2:
+                raise DataError(
+                    f"a tuple is an image and what is beside it (several images are a list), and this network sees "
+                    f"{channels} channels; got a tuple of {len(image)}"
+                )
+            return joined(*image, self.further)
+        if channels <= 3:
+            return to_array(image)
+        if isinstance(image, np.ndarray) and image.shape[2:] == (channels,):
+            return image
+        pair = f"a pair (image, {self.further}) or " if self.further else ""
+        raise DataError(f"this network sees {channels} channels: {pair}an array [H, W, {channels}] is wanted")
+
+    def _label(self, images: Sequence[Given]) -> list[np.ndarray]:
+        pixels = [self.preprocessing(self._channels(image)) for image in images]
         labels: list[np.ndarray] = []
         for _, group in itertools.groupby(pixels, key=lambda x: x.shape):
             labels += list(self._labels(torch.stack(list(group)).to(self.device)).cpu().numpy())
@@ -203,10 +225,3 @@ def _with_float32_norms(net: nn.Module) -> nn.Module:
 def frozen(net: nn.Module) -> Callable[..., Any]:
     """``net`` compiled with its weights as constants, laid out as its convolutions want them."""
     return torch.compile(net, options={"freezing": True})
-
-
-def to_array(image: ImageLike) -> np.ndarray:
-    """An image in any of the accepted forms as uint8 ``[H, W]``, ``[H, W, 3]`` or ``[H, W, 4]``."""
-    if isinstance(image, (str, Path)):
-        return read_image(image)
-    return pil_to_array(image) if isinstance(image, Image.Image) else to_uint8(np.asarray(image))

@@ -88,7 +88,7 @@ class Preprocessing:
 def _pixels(image: np.ndarray[Any, Any], channels: int) -> np.ndarray[Any, Any]:
     """``[H, W, 3]`` of any colors; an image of more channels as it is."""
     if channels <= 3:
-        return _rgb(image)
+        return rgb(image)
     if image.ndim != 3 or image.shape[2] != channels:
         raise ValueError(f"image must be [H, W, {channels}], got shape {image.shape}")
     if image.dtype not in (np.uint8, np.float32):
@@ -96,7 +96,8 @@ def _pixels(image: np.ndarray[Any, Any], channels: int) -> np.ndarray[Any, Any]:
     return image
 
 
-def _rgb(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def rgb(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """uint8 ``[H, W, 3]`` of a gray image, of colors, or of colors and alpha."""
     if image.dtype != np.uint8:
         raise TypeError(f"image must be uint8, got {image.dtype}")
     if image.ndim == 2:

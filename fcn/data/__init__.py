@@ -6,8 +6,9 @@ from .batches import Batch, Group, ShuffledBatches, collate, evaluation_loader, 
 from .camvid import camvid
 from .cityscapes import cityscapes
 from .dataset import ArrayDataset, FileDataset, Sample, SegmentationDataset, TaskDataset
-from .files import VOID, DataError, MissingSplitError, read_image
+from .files import VOID, DataError, ImageLike, MissingSplitError, read_image, to_array
 from .folders import folder
+from .further import FURTHER, Further, FurtherFolder, joined
 from .labels import Codes, read_labels, write_labels
 from .mri import mri
 from .nyud import nyud, nyud_color_depth, nyud_color_hha, nyud_hha
@@ -19,6 +20,7 @@ from .sources import find_files, read_frames
 from .voc import sbd, voc
 
 __all__ = [
+    "FURTHER",
     "KINDS",
     "VOID",
     "ArrayDataset",
@@ -28,7 +30,10 @@ __all__ = [
     "Color",
     "DataError",
     "FileDataset",
+    "Further",
+    "FurtherFolder",
     "Group",
+    "ImageLike",
     "Kind",
     "MissingSplitError",
     "Sample",
@@ -42,6 +47,7 @@ __all__ = [
     "evaluation_loader",
     "find_files",
     "folder",
+    "joined",
     "mri",
     "nyud",
     "nyud_color_depth",
@@ -57,6 +63,7 @@ __all__ = [
     "siftflow",
     "siftflow_geometric",
     "siftflow_tasks",
+    "to_array",
     "training_loader",
     "voc",
     "voc_palette",

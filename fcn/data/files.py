@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 VOID = 255
+ImageLike = str | Path | Image.Image | np.ndarray
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -55,6 +56,13 @@ def read_image(path: str | Path) -> np.ndarray:
     """uint8 ``[H, W, 3]``. Raises ``DataError`` naming the file if it is missing, truncated or not an image."""
     with Opened(path, "image") as image:
         return pil_to_array(image, str(path))
+
+
+def to_array(image: ImageLike) -> np.ndarray:
+    """An image in any of the accepted forms as uint8 ``[H, W]``, ``[H, W, 3]`` or ``[H, W, 4]``."""
+    if isinstance(image, (str, Path)):
+        return read_image(image)
+    return pil_to_array(image) if isinstance(image, Image.Image) else to_uint8(np.asarray(image))
 
 
 def write_image(path: str | Path, image: Image.Image) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 
 from ..preprocessing import Preprocessing
 from .dataset import FileDataset
-from .files import DataError, Opened, read_image
+from .files import read_image
+from .further import LOG_DEPTH_MEAN, Further, joined
 from .labels import Codes, read_mat
 from .listing import pairs_in, split_names
 from .palette import voc_palette
@@ -21,7 +22,6 @@ NYUD_CLASSES = [
     "toilet", "sink", "lamp", "bathtub", "bag", "otherstructure", "otherfurniture", "otherprop",
 ]  # fmt: skip
 COLOR_MEAN, HHA_MEAN = (116.190, 97.203, 92.318), (132.431, 94.076, 118.477)  # blue, green, red; file order
-LOG_DEPTH_MEAN = 7.844
 
 
 def nyud(root: Path, split: str) -> FileDataset:
@@ -47,7 +47,7 @@ def nyud_color_hha(root: Path, split: str) -> FileDataset:
     return _nyud(root, split, "images", Preprocessing((*COLOR_MEAN, *HHA_MEAN), (1.0,) * 6, "bgr", 1.0), "hha")
 
 
-def _nyud(root: Path, split: str, first: str, published: Preprocessing, further: str | None = None) -> FileDataset:
+def _nyud(root: Path, split: str, first: str, published: Preprocessing, further: Further | None = None) -> FileDataset:
     names = [f"img_{name}" for name in split_names(root, split)]
     pairs = pairs_in(root / "data" / first, root / "segmentation", names, (".mat",))
     return FileDataset(
@@ -56,27 +56,11 @@ def _nyud(root: Path, split: str, first: str, published: Preprocessing, further:
         voc_palette(len(NYUD_CLASSES)),
         Codes.counted(len(NYUD_CLASSES), first=1, void=0),
         partial(read_mat, keys=("segmentation",)),
-        partial(_joined, further=further) if further else read_image,
+        partial(_with_further, kind=further) if further else read_image,
         published=published,
     )
 
 
-def _joined(path: Path, further: str) -> np.ndarray:
+def _with_further(path: Path, kind: Further) -> np.ndarray:
     """The colors at ``path`` and the further channels in the folder beside it."""
-    color, beside = read_image(path), path.parents[1] / further / path.name
-    channels = read_log_depth(beside)[:, :, None] if further == "depth" else read_image(beside)
-    if channels.shape[:2] != color.shape[:2]:
-        raise DataError(
-            f"{beside}: {channels.shape[1]}x{channels.shape[0]}, and the image beside it is "
-            f"{color.shape[1]}x{color.shape[0]} (width x height): sizes must be equal"
-        )
-    return np.concatenate((color, channels), axis=2)
-
-
-def read_log_depth(path: Path) -> np.ndarray:
-    """float32 ``[H, W]``: the logarithm of 16-bit millimeters; where there is no depth (0), the published mean."""
-    with Opened(path, "depth") as image:
-        if not (image.mode.startswith("I;16") or image.mode == "I"):
-            raise DataError(f"{path}: depth must be 16-bit millimeters in one channel, got mode {image.mode}")
-        depth = np.asarray(image).astype(np.float32)
-    return np.log(depth, where=depth > 0, out=np.full(depth.shape, LOG_DEPTH_MEAN, np.float32))
+    return joined(path, path.parents[1] / kind / path.name, kind)

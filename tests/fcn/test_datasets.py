@@ -30,8 +30,8 @@ from fcn.data import (
     voc,
 )
 from fcn.data.augment import to_tensor
+from fcn.data.further import LOG_DEPTH_MEAN
 from fcn.data.listing import LISTS, split_names
-from fcn.data.nyud import LOG_DEPTH_MEAN
 from fcn.data.siftflow import SCENES
 from fcn.models import ModelConfig, build_model
 from fcn.weights import load_weights

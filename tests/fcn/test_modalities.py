@@ -1,7 +1,8 @@
-"""Color with depth or HHA, from a miniature NYUDv2 on disk: networks that start from networks."""
+"""Color with depth or HHA, from a miniature NYUDv2 on disk: training from trained networks, and prediction."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from scipy.io import savemat
 
 from fcn.cli import main
 from fcn.config import ConfigError, load_recipe
-from fcn.data import KINDS, voc_palette
+from fcn.data import KINDS, DataError, read_labels, voc_palette
 from fcn.data.nyud import NYUD_CLASSES
+from fcn.inference import Predictor
 from fcn.models import FCN, ModelConfig, build_model, late_fusion
 from fcn.preprocessing import IMAGENET, Preprocessing
 from fcn.training import SegmentationTask, train
@@ -195,3 +197,106 @@ def test_what_cannot_start_a_network_is_explained(
 def test_a_trunk_and_a_network_are_not_both_a_start(recipe_file: Path) -> None:
     with pytest.raises(ConfigError, match="one of them must be null"):
         load_recipe(recipe_file, ["--model.pretrained=a", "--model.init_from=b"])
+
+
+# --- Prediction. ---
+
+
+@pytest.fixture(params=["depth", "hha"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def weights(root: Path, tmp_path: Path, kind: str) -> Path:
+    """A network of color and depth in one trunk, or of color and HHA in two."""
+    options = {"depth": {"in_channels": 4}, "hha": {"modalities": ("color", "hha")}}[kind]
+    published = KINDS[f"nyud_color_{kind}"].load(root, "train").published
+    assert published is not None
+    model = random_network(5, stride=16, pad="official", **options)
+    if kind == "depth":
+        next(model.backbone.parameters()).data[:, 3] *= 100  # logarithms are small numbers beside colors
+    return save(tmp_path / "weights.safetensors", model, published)
+
+
+@pytest.fixture
+def labels(root: Path, weights: Path, kind: str) -> dict[str, np.ndarray]:
+    """What the network makes of the images as the data set reads them."""
+    predictor = Predictor(weights, precision="float32")
+    data = [KINDS[f"nyud_color_{kind}"].load(root, split) for split in ("train", "test")]
+    samples = [split[index] for split in data for index in range(len(split))]
+    return {sample["name"]: predictor(sample["image"]) for sample in samples}
+
+
+def test_every_form_of_a_pair_gives_one_answer(
+    root: Path, weights: Path, kind: str, labels: dict[str, np.ndarray]
+) -> None:
+    expected = labels["img_5001"]
+    assert len(np.unique(expected)) > 2
+    color, beside = (root / f"data/{folder}/img_5001.png" for folder in ("images", kind))
+    predictor = Predictor(weights, precision="float32")
+    opened = [Image.open(path) for path in (color, beside)]
+    for pair in ((color, beside), (str(color), str(beside)), tuple(opened), tuple(map(np.asarray, opened))):
+        np.testing.assert_array_equal(predictor(pair), expected)
+    several = predictor([(root / f"data/images/{name}.png", root / f"data/{kind}/{name}.png") for name in labels])
+    assert all(np.array_equal(found, labels[name]) for name, found in zip(labels, several, strict=True))
+    changed = np.asarray(opened[1])[::-1]
+    assert (predictor((color, changed)) != expected).any()  # it is seen
+    tiled = Predictor(weights, precision="float32", tile=32)((color, beside))
+    assert (tiled == expected).mean() > 0.999
+
+
+def test_other_forms_are_explained(root: Path, weights: Path, kind: str, networks: dict[str, Path]) -> None:
+    image = np.zeros((20, 20, 3), np.uint8)
+    predictor = Predictor(weights)
+    with pytest.raises(DataError, match=rf"a pair \(image, {kind}\) or an array \[H, W, [46]\] is wanted"):
+        predictor(image)
+    with pytest.raises(DataError, match=f"{kind}: 9x20, and the image beside it is 20x20"):
+        predictor((image, np.zeros((20, 9), np.uint16) if kind == "depth" else image[:, :9]))
+    with pytest.raises(DataError, match=r"several images are a list.* this network sees 3 channels"):
+        Predictor(networks["color"])((image, image))
+    if kind == "depth":
+        with pytest.raises(DataError, match="depth must be 16-bit millimeters in one channel, got uint8"):
+            predictor((image, image[:, :, 0]))
+
+
+def test_predict_takes_what_is_beside_the_images_from_a_folder(
+    root: Path,
+    weights: Path,
+    kind: str,
+    labels: dict[str, np.ndarray],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of six images one has no partner, one a damaged one, and one a partner of another size: the rest is labeled."""
+    images, beside, out = tmp_path / "images", tmp_path / "beside", tmp_path / "out"
+    shutil.copytree(root / "data/images", images)
+    shutil.copytree(root / f"data/{kind}", beside)
+    for name in ("alone", "damaged", "larger"):
+        shutil.copy(images / "img_5001.png", images / f"{name}.png")
+    (beside / "damaged.png").write_bytes(b"junk")
+    Image.open(beside / "img_5001.png").resize((41, 33)).save(beside / "larger.png")
+    command = ["predict", str(weights), str(images), f"--{kind}", str(beside), "--out", str(out)]
+    assert main([*command, "--precision", "float32", "--batch", "2"]) == 1
+    printed = capsys.readouterr()
+    for message in (f"{kind} of 'alone' is missing", "damaged.png: cannot read", "larger.png: 41x33, and the image"):
+        assert message in printed.err
+    assert "3 of 6 files, 3 images labeled in float32" in printed.out
+    ends = (".png", "_overlay.png")
+    assert {path.name for path in out.iterdir()} == {f"{name}{end}" for name in labels for end in ends}
+    for name, expected in labels.items():
+        np.testing.assert_array_equal(read_labels(out / f"{name}.png", 40), expected)
+
+
+def test_predict_says_which_folder_is_wanted(
+    root: Path, weights: Path, kind: str, networks: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, other = root / "data/images/img_5001.png", {"depth": "hha", "hha": "depth"}[kind]
+    for arguments, message in {
+        (str(weights),): f"this network sees color and {kind}; say where that is: --{kind} FOLDER",
+        (str(weights), f"--{other}", str(root)): f"say where that is: --{kind} FOLDER",
+        (str(weights), f"--{kind}", str(root / "gone")): "gone: folder not found",
+        (str(networks["color"]), f"--{kind}", str(root)): f"no images beside those it labels: no --{kind}",
+    }.items():
+        assert main(["predict", *arguments, str(image), "--out", str(weights.parent / "out")]) == 2
+        assert message in capsys.readouterr().err
