@@ -8,16 +8,19 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import combinations, product
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from .dataset import FileDataset, sizes_differ
+from ..tasks import plain
+from .dataset import FileDataset, SegmentationDataset, sizes_differ
 from .files import VOID, DataError
 
+Counts = tuple[np.ndarray, Counter[int]]
+"""Pixels of each class ``[C]``, and of each stored value that stands for void."""
 Trouble = Literal["unusable", "unreadable", "out of range", "size mismatch", "twice", "overlap"]
 
 
@@ -30,16 +33,28 @@ class Problem:
     what: str
 
 
+class LabelReport:
+    """What label maps hold; ``pixels`` and ``images`` are ``[C]``: per class, and images that have it."""
+
+    def __init__(self, classes: list[str]) -> None:
+        self.classes = classes
+        self.pixels, self.images = (np.zeros(len(classes), np.int64) for _ in range(2))
+        self.void: Counter[int] = Counter()
+        """Pixels by the stored value that stands for void."""
+
+    def add(self, pixels: np.ndarray, void: Counter[int]) -> None:
+        """What one label map holds."""
+        self.pixels += pixels
+        self.images += pixels > 0
+        self.void.update(void)
+
+
 @dataclass
 class SplitReport:
-    """What the files of one split hold; ``pixels`` and ``images`` are ``[C]``: per class, and images that have it."""
+    """What the files of one split hold: names of images, and labels by task (the name of a single one is empty)."""
 
-    classes: list[str]
     names: list[str]
-    pixels: np.ndarray
-    images: np.ndarray
-    void: Counter[int] = field(default_factory=Counter)
-    """Pixels by the stored value that stands for void."""
+    labels: dict[str, LabelReport]
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -57,12 +72,12 @@ class Report:
 
 
 def check(
-    splits: Mapping[str, FileDataset | DataError],
+    splits: Mapping[str, SegmentationDataset | DataError],
     against: Mapping[str, Sequence[str]] | None = None,
     *,
     progress: bool = True,
 ) -> Report:
-    """Read the data sets of all ``splits`` (an error stands for one that could not be listed).
+    """Read the data sets of all ``splits``: files, of one task or several. (An error: one that could not be listed.)
 
     against: lists of names of images that no split may hold.
     """
@@ -87,34 +102,44 @@ def tables(report: Report, title: str, most: int = 30) -> list[Table]:
     for column in ("images", "void", "stored as", "problems"):
         overview.add_column(column, justify="right")
     for name, split in report.splits.items():
-        stored = ", ".join(str(value) for value in sorted(split.void)) or "-"
-        found = sum(problem.split == name for problem in report.problems)
-        overview.add_row(name, str(len(split.names)), f"{100 * _void_share(split):.2f} %", stored, str(found))
+        found = str(sum(problem.split == name for problem in report.problems))
+        for task, labels in split.labels.items():
+            stored = ", ".join(str(value) for value in sorted(labels.void)) or "-"
+            void = f"{100 * _void_share(labels):.2f} %"
+            overview.add_row(f"{name} {task}".strip(), str(len(split.names)), void, stored, found)
 
-    histogram = Table("class", title="Share of labeled pixels, and images with the class")
-    for name in report.splits:
-        histogram.add_column(name, justify="right")
-        histogram.add_column("images", justify="right")
-    classes = next((split.classes for split in report.splits.values()), [])
-    for index, label in enumerate(classes):
-        cells: list[str] = []
-        for split in report.splits.values():
-            share = 100 * split.pixels[index] / max(1, split.pixels.sum())
-            cells += [f"{share:.2f} %", str(split.images[index])]
-        histogram.add_row(Text(label), *cells)
+    tasks = next((list(split.labels) for split in report.splits.values()), [])
+    histograms = [
+        _histogram(task, {name: split.labels[task] for name, split in report.splits.items()}) for task in tasks
+    ]
 
     found_table = Table("split", "problem", "where", title=f"{len(report.problems)} problems")
     for problem in report.problems[:most]:
         found_table.add_row(problem.split, problem.trouble, Text(problem.what))  # paths are no markup
     if len(report.problems) > most:
         found_table.add_row("", "", f"and {len(report.problems) - most} more (--out writes all of them)")
-    return [table for table in (overview, histogram, found_table) if table.row_count]
+    return [table for table in (overview, *histograms, found_table) if table.row_count]
 
 
-def _check_split(name: str, dataset: FileDataset, progress: bool) -> SplitReport:
-    count = len(dataset.classes)
-    names = [image.stem for image, _ in dataset.pairs]
-    report = SplitReport(dataset.classes, names, np.zeros(count, np.int64), np.zeros(count, np.int64))
+def _histogram(task: str, splits: Mapping[str, LabelReport]) -> Table:
+    table = Table(f"{task} class".strip(), title="Share of labeled pixels, and images with the class")
+    for name in splits:
+        table.add_column(name, justify="right")
+        table.add_column("images", justify="right")
+    for index, label in enumerate(next(iter(splits.values())).classes):
+        cells: list[str] = []
+        for labels in splits.values():
+            share = 100 * labels.pixels[index] / max(1, labels.pixels.sum())
+            cells += [f"{share:.2f} %", str(labels.images[index])]
+        table.add_row(Text(label), *cells)
+    return table
+
+
+def _check_split(name: str, dataset: SegmentationDataset, progress: bool) -> SplitReport:
+    tasks = {task: cast(FileDataset, part) for task, part in dataset.tasks.items()}
+    first = next(iter(tasks.values()))
+    names = [image.stem for image, _ in first.pairs]
+    report = SplitReport(names, {task: LabelReport(part.classes) for task, part in tasks.items()})
     report.problems += [
         Problem(name, "twice", f"{stem} is {times} times in this split")
         for stem, times in Counter(names).items()
@@ -122,32 +147,43 @@ def _check_split(name: str, dataset: FileDataset, progress: bool) -> SplitReport
     ]
     # Threads: decoding, which is most of the work, does not hold Python's lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looks = pool.map(lambda index: _look(name, dataset, index), range(len(dataset)))
+        looks = pool.map(lambda index: _look(name, list(tasks.values()), index), range(len(dataset)))
         bar = tqdm(
             looks, desc=f"check {name}", total=len(dataset), unit="image", disable=not progress, dynamic_ncols=True
         )
-        for pixels, void, problems in bar:
-            report.pixels += pixels
-            report.images += pixels > 0
-            report.void.update(void)
+        for found, problems in bar:
             report.problems += problems
+            for labels, counts in zip(report.labels.values(), found, strict=True):
+                labels.add(*counts)
     return report
 
 
-def _look(split: str, dataset: FileDataset, index: int) -> tuple[np.ndarray, Counter[int], list[Problem]]:
-    """Pixels of each class ``[C]``, of each void value, and what is wrong with one pair."""
-    image_path, label_path = dataset.pairs[index]
-    nothing = np.zeros(len(dataset.classes), np.int64)
+def _look(split: str, tasks: Sequence[FileDataset], index: int) -> tuple[list[Counts], list[Problem]]:
+    """What the label maps of one image hold, by task, and what is wrong with them and the image."""
     problems: list[Problem] = []
-    image = stored = None
+    image = None
     try:
-        image = dataset.read_pixels(image_path)
+        image = tasks[0].read_pixels(tasks[0].pairs[index][0])
     except DataError as error:
         problems.append(Problem(split, "unreadable", str(error)))
+    found = []
+    for task in tasks:
+        counts, wrong = _look_at_labels(split, task, index, image)
+        found.append(counts)
+        problems += wrong
+    return found, problems
+
+
+def _look_at_labels(
+    split: str, dataset: FileDataset, index: int, image: np.ndarray | None
+) -> tuple[Counts, list[Problem]]:
+    label_path = dataset.pairs[index][1]
+    nothing = np.zeros(len(dataset.classes), np.int64)
+    problems: list[Problem] = []
     try:
         stored = dataset.read_stored(label_path)
     except DataError as error:
-        return nothing, Counter(), [*problems, Problem(split, "unreadable", str(error))]
+        return (nothing, Counter()), [Problem(split, "unreadable", str(error))]
     if image is not None and image.shape[:2] != stored.shape:
         problems.append(Problem(split, "size mismatch", sizes_differ(dataset.pairs[index], image, stored)))
     labels, wrong = dataset.codes.decode(stored)
@@ -155,7 +191,7 @@ def _look(split: str, dataset: FileDataset, index: int) -> tuple[np.ndarray, Cou
         values = ", ".join(f"{value} ({pixels} pixels)" for value, pixels in _counts(stored[wrong]).items())
         problems.append(Problem(split, "out of range", f"{label_path}: {values}; wanted {dataset.codes}"))
     pixels = np.bincount(labels.ravel(), minlength=VOID + 1)[: len(nothing)]
-    return pixels, _counts(stored[(labels == VOID) & ~wrong]), problems
+    return (pixels, _counts(stored[(labels == VOID) & ~wrong])), problems
 
 
 def _counts(values: np.ndarray) -> Counter[int]:
@@ -163,15 +199,19 @@ def _counts(values: np.ndarray) -> Counter[int]:
     return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
 
 
-def _void_share(split: SplitReport) -> float:
-    void = split.void.total()
-    return void / max(1, void + int(split.pixels.sum()))
+def _void_share(labels: LabelReport) -> float:
+    void = labels.void.total()
+    return void / max(1, void + int(labels.pixels.sum()))
 
 
 def _split_as_dict(split: SplitReport) -> dict[str, Any]:
+    labels = {task: _labels_as_dict(labels) for task, labels in split.labels.items()}
+    return {"images": len(split.names), **plain(labels)}
+
+
+def _labels_as_dict(labels: LabelReport) -> dict[str, Any]:
     return {
-        "images": len(split.names),
-        "pixels": dict(zip(split.classes, split.pixels.tolist(), strict=True)),
-        "images_with": dict(zip(split.classes, split.images.tolist(), strict=True)),
-        "void": {str(value): count for value, count in split.void.items()},
+        "pixels": dict(zip(labels.classes, labels.pixels.tolist(), strict=True)),
+        "images_with": dict(zip(labels.classes, labels.images.tolist(), strict=True)),
+        "void": {str(value): count for value, count in labels.void.items()},
     }

@@ -37,6 +37,11 @@ class SegmentationDataset:
     def __getitem__(self, index: int) -> Sample:
         raise NotImplementedError
 
+    @property
+    def tasks(self) -> Mapping[str, SegmentationDataset]:
+        """The same images with the labels of each task, by its name; that of a single one is empty."""
+        return {"": self}
+
 
 @dataclass
 class FileDataset(SegmentationDataset):
@@ -78,22 +83,24 @@ def sizes_differ(pair: Pair, image: np.ndarray, target: np.ndarray) -> str:
     )
 
 
-@dataclass
 class TaskDataset(SegmentationDataset):
     """Several label maps of the same images, by name of the task: targets ``[T, H, W]``.
 
     ``classes`` and ``palette`` are those of all tasks in a row, as the scores of ``ModelConfig.tasks`` are.
     """
 
-    tasks: Mapping[str, SegmentationDataset]
-
-    def __post_init__(self) -> None:
-        parts = list(self.tasks.values())
+    def __init__(self, tasks: Mapping[str, SegmentationDataset]) -> None:
+        self._tasks = dict(tasks)
+        parts = list(tasks.values())
         if len({len(part) for part in parts}) != 1:
             raise DataError(f"tasks must have the same images, got {[len(part) for part in parts]} of them")
         self.classes = [name for part in parts for name in part.classes]
         self.palette = [color for part in parts for color in part.palette]
         self.published = parts[0].published
+
+    @property
+    def tasks(self) -> Mapping[str, SegmentationDataset]:
+        return self._tasks
 
     def __len__(self) -> int:
         return len(next(iter(self.tasks.values())))

@@ -9,11 +9,11 @@ from pathlib import Path
 from .ade20k import ade20k
 from .camvid import camvid
 from .cityscapes import cityscapes
-from .dataset import FileDataset
+from .dataset import SegmentationDataset
 from .folders import folder
 from .nyud import nyud, nyud_color_depth, nyud_color_hha, nyud_hha
 from .pascal_context import pascal_context, pascal_context59
-from .siftflow import siftflow, siftflow_geometric
+from .siftflow import siftflow, siftflow_geometric, siftflow_tasks
 from .voc import sbd, voc
 
 
@@ -21,7 +21,7 @@ from .voc import sbd, voc
 class Kind:
     """marks: paths below the root, any of which tells what it is. splits: those with public labels."""
 
-    load: Callable[[Path, str], FileDataset]
+    load: Callable[[Path, str], SegmentationDataset]
     marks: tuple[str, ...] = ()
     splits: tuple[str, ...] = ("train", "val", "test")
 
@@ -36,6 +36,7 @@ KINDS = {
     "nyud_color_hha": Kind(nyud_color_hha),
     "siftflow": Kind(siftflow, ("SemanticLabels",), ("trainval", "test")),
     "siftflow_geometric": Kind(siftflow_geometric, (), ("trainval", "test")),
+    "siftflow_tasks": Kind(siftflow_tasks, (), ("trainval", "test")),
     "pascal_context": Kind(pascal_context, ("pascal-context",), ("train", "val")),
     "pascal_context59": Kind(pascal_context59, (), ("train", "val")),
     "cityscapes": Kind(cityscapes, ("gtFine",), ("train", "val")),
