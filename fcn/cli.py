@@ -60,12 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--keys", action="store_true", help="list every key of a recipe")
     train.set_defaults(run=_train)
 
+    tasks = "; of several tasks a file each, FILE_TASK"
     evaluate = commands.add_parser("evaluate", help="score weights on labeled images", epilog=EPILOGS["evaluate"])
     evaluate.add_argument("weights", help="a .safetensors file written by training")
     evaluate.add_argument("--split", help="train, val, test or another name (default: data.test_split)")
     evaluate.add_argument("--out", metavar="FILE.json", help="write the metrics as JSON too")
-    evaluate.add_argument("--csv", metavar="FILE.csv", help="write pixels, accuracy and IU of each class")
-    evaluate.add_argument("--confusion", metavar="FILE.png", help="draw the confusion matrix")
+    evaluate.add_argument("--csv", metavar="FILE.csv", help=f"write pixels, accuracy and IU of each class{tasks}")
+    evaluate.add_argument("--confusion", metavar="FILE.png", help=f"draw the confusion matrix{tasks}")
     evaluate.add_argument(
         "--trimap",
         nargs="+",
@@ -77,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_precision(evaluate, default="float32")
     evaluate.set_defaults(run=_evaluate)
 
-    predict = commands.add_parser("predict", help="label images: a palette PNG and an overlay of each")
+    predict = commands.add_parser(
+        "predict", help="label images: NAME.png, a palette PNG, and NAME_overlay.png; of several tasks NAME_TASK.png"
+    )
     predict.add_argument("weights")
     predict.add_argument("images", nargs="+", help="images, videos, folders of them, or patterns such as 'a/**/*.png'")
     predict.add_argument("--out", required=True, metavar="DIR")
@@ -193,38 +196,43 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
     from .config import load_data_config
     from .inference import Predictor
     from .report import class_csv, class_table, metrics_as_dict, metrics_table, save_text, trimap_table
+    from .tasks import file_of, plain
     from .visualize import save_confusion
 
     data = load_data_config(overrides)
     predictor = Predictor(options.weights, precision=options.precision)
     split = options.split or data.test_split
     dataset = data.dataset(split)
-    metrics = predictor.evaluate(dataset, trimap=options.trimap, workers=data.workers)
-    name = f"FCN-{predictor.model.config.stride}s"
-    title = f"{data.kind} {split}, {len(dataset)} images"
+    results = predictor.evaluate_tasks(dataset, trimap=options.trimap, workers=data.workers)
+    classes = {task: meaning.classes for task, meaning in predictor.tasks.items()}
+    rows = {f"FCN-{predictor.model.config.stride}s {task}".strip(): metrics for task, metrics in results.items()}
     console = Console()
-    console.print(metrics_table({name: metrics}, title), class_table({name: metrics}, dataset.classes))
-    if metrics.trimap_iu:
-        console.print(trimap_table(metrics))
+    console.print(metrics_table(rows, f"{data.kind} {split}, {len(dataset)} images"))
+    for (name, metrics), names in zip(rows.items(), classes.values(), strict=True):
+        console.print(class_table({name: metrics}, names))
+    if options.trimap:
+        console.print(trimap_table(rows))
     if options.out:
         result = {
             "weights": str(options.weights),
             "data": data.kind,
             "split": split,
             "images": len(dataset),
-            **metrics_as_dict(metrics, dataset.classes),
+            **plain({task: metrics_as_dict(metrics, classes[task]) for task, metrics in results.items()}),
         }
         save_text(options.out, json.dumps(result, indent=2))
-    if options.csv:
-        save_text(options.csv, class_csv(metrics, dataset.classes))
-    if options.confusion:
-        save_confusion(options.confusion, metrics.confusion, dataset.classes)
+    for task, metrics in results.items():
+        if options.csv:
+            save_text(file_of(options.csv, task), class_csv(metrics, classes[task]))
+        if options.confusion:
+            save_confusion(file_of(options.confusion, task), metrics.confusion, classes[task])
     return 0
 
 
 def _predict(options: argparse.Namespace, _: list[str]) -> int:
     from .data import find_files, write_labels
     from .inference import Predictor
+    from .tasks import joined
     from .visualize import save_overlay
 
     predictor = Predictor(
@@ -243,9 +251,12 @@ def _predict(options: argparse.Namespace, _: list[str]) -> int:
     frames = _read(files, further, failed)
     while batch := list(islice(frames, options.batch)):
         for (name, image), labels in zip(batch, predictor([image for _, image in batch]), strict=True):
-            write_labels(out / f"{name}.png", labels, predictor.palette)
             colors = image[:, :, :3].astype(np.uint8)
-            save_overlay(out / f"{name}_overlay.png", colors, labels, predictor.classes, predictor.palette)
+            maps = labels.reshape(-1, *labels.shape[-2:])  # one for each task
+            for (task, meaning), own in zip(predictor.tasks.items(), maps, strict=True):
+                stem = joined(name, task)
+                write_labels(out / f"{stem}.png", own, meaning.palette)
+                save_overlay(out / f"{stem}_overlay.png", colors, own, meaning.classes, meaning.palette)
             labeled += 1
     print(
         f"{len(files) - len(failed)} of {len(files)} files, {labeled} images labeled in {predictor.note}; "
@@ -303,7 +314,8 @@ def _info(options: argparse.Namespace, _: list[str]) -> int:
         weights = load_weights(name)
         preprocessing = weights.preprocessing
         console.print(network_table(weights.model))
-        console.print(f"classes        {', '.join(weights.classes)}")
+        for task, meaning in weights.tasks.items():
+            console.print(f"{f'{task} classes'.strip():<14} {', '.join(meaning.classes)}")
         console.print(
             f"input          {preprocessing.channel_order}, mean {preprocessing.mean}, std {preprocessing.std}, "
             f"scale {preprocessing.scale:g}"
@@ -355,7 +367,7 @@ def _data_check(options: argparse.Namespace, overrides: list[str]) -> int:
     from rich.console import Console
 
     from .config import load_data_config
-    from .data import DataError, FileDataset, MissingSplitError, recognize
+    from .data import DataError, MissingSplitError, SegmentationDataset, recognize
     from .data.check import check, tables
     from .data.listing import list_file, read_names
     from .report import save_text
@@ -365,13 +377,11 @@ def _data_check(options: argparse.Namespace, overrides: list[str]) -> int:
     data = load_data_config([f"--data.root={options.root}", *overrides])
     if data.kind not in KINDS:
         raise DataError(f"data.kind: {data.kind} has no files to check")
-    splits: dict[str, FileDataset | DataError] = {}
+    splits: dict[str, SegmentationDataset | DataError] = {}
     absent = ""
     for split in options.splits or KINDS[data.kind].splits:
         try:
-            dataset = data.dataset(split)
-            assert isinstance(dataset, FileDataset)  # all of KINDS are
-            splits[split] = dataset
+            splits[split] = data.dataset(split)
         except DataError as error:
             if options.splits or not isinstance(error, MissingSplitError):
                 splits[split] = error

@@ -22,6 +22,8 @@ from .machine import bfloat16_instructions
 from .metrics import Metrics, SegmentationMetrics
 from .models import FCN, Trunk
 from .padding import ReusedPadding
+from .scores import Scores
+from .tasks import split_labels, stack_labels
 from .tiling import Tile, tiled_scores
 from .weights import Weights, load_weights
 
@@ -36,6 +38,7 @@ class Predictor:
     """A trained network as a function from an image of any size to its label map.
 
     ``weights``: a file of ``save_weights``, or one already loaded. ``device``: the GPU if there is one, unless given.
+    ``tasks`` are the network's, with classes and palette of each, by name; that of a single one is empty.
 
     ``precision``: that of the trunk; scores and what follows are float32 always. ``"auto"`` is bfloat16 on CPUs with
     instructions for it (AMX, AVX512-BF16) if the labels of the first image agree with those of float32 (``AGREEMENT``);
@@ -70,6 +73,7 @@ class Predictor:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = loaded.model.to(self.device).eval()
         self.classes, self.palette, self.preprocessing = loaded.classes, loaded.palette, loaded.preprocessing
+        self.tasks = loaded.tasks
         self.compile, self.tile, self.batch = compile, tile, batch
         self.note = "float32"
         self._trunk: Trunk | None = None  # None: to be settled by the first image.
@@ -88,6 +92,8 @@ class Predictor:
     @torch.inference_mode()
     def __call__(self, image: Given | list[Any]) -> np.ndarray | list[np.ndarray]:
         """Labels ``[H, W]`` (uint8; int64 above 256 classes) at the image's own size; of several images a list.
+
+        Of a network of several tasks ``[T, H, W]``, in the order of ``tasks``: ``semantic, geometric = ...``.
 
         ``image``: a path, a PIL image of any mode, or an array ``[H, W]`` or ``[H, W, 1 | 3 | 4]`` (RGB order) of
         uint8, uint16 or bool. For a network that sees depth or HHA too (``further``), a pair ``(image, depth)``, where
@@ -129,7 +135,6 @@ class Predictor:
             labels += list(self._labels(torch.stack(list(group)).to(self.device)).cpu().numpy())
         return labels
 
-    @torch.inference_mode()
     def evaluate(
         self,
         dataset: SegmentationDataset,
@@ -141,35 +146,55 @@ class Predictor:
         """One confusion matrix over the whole data set, each image at its own size.
 
         ``trimap``: widths in pixels of bands along the boundaries, whose mean IU is wanted too. Raises ``DataError`` if
-        the data set's classes are not those of the weights.
+        the data set's classes are not those of the weights, ``ValueError`` for a network of several tasks.
         """
-        if list(dataset.classes) != list(self.classes):
-            raise DataError(
-                f"the data have classes {', '.join(dataset.classes)}; "
-                f"the weights were trained for {', '.join(self.classes)}"
-            )
-        metrics = SegmentationMetrics(len(self.classes), dataset.ignore_index, trimap=trimap).to(self.device)
+        if "" not in self.tasks:
+            raise ValueError(f"there are metrics for each of the tasks {', '.join(self.tasks)}: see evaluate_tasks")
+        return self.evaluate_tasks(dataset, trimap=trimap, workers=workers, progress=progress)[""]
+
+    @torch.inference_mode()
+    def evaluate_tasks(
+        self,
+        dataset: SegmentationDataset,
+        *,
+        trimap: Sequence[int] = (),
+        workers: int = 0,
+        progress: bool = True,
+    ) -> dict[str, Metrics]:
+        """``evaluate`` of each of ``tasks``. Those of the data set must be the same in order and classes."""
+        given, own = ([task.classes for task in each.tasks.values()] for each in (dataset, self))
+        if given != own:
+            raise DataError(f"the data have classes {_listed(given)}; the weights were trained for {_listed(own)}")
+        metrics = {
+            name: SegmentationMetrics(len(task.classes), dataset.ignore_index, trimap=trimap).to(self.device)
+            for name, task in self.tasks.items()
+        }
         loader = evaluation_loader(dataset, self.preprocessing, workers=workers)
         for batch in tqdm(loader, desc="evaluate", unit="image", disable=not progress, dynamic_ncols=True):
             for group in batch:
                 labels = self._labels(group["image"].to(self.device))
-                metrics.update(labels, group["target"].to(self.device))
-        return metrics.compute()
+                targets = group["target"].to(self.device)
+                for metric, found, target in zip(
+                    metrics.values(), split_labels(labels), split_labels(targets), strict=True
+                ):
+                    metric.update(found, target)
+        return {name: metric.compute() for name, metric in metrics.items()}
 
     def _labels(self, images: Tensor) -> Tensor:
+        """``[N(, T), H, W]``."""
         tile = self.tile if self.tile is not None and max(images.shape[2:]) > self.tile else None
         if self._trunk is None:
             # Of a large image the first tile settles it.
             self._trunk = self._settle(images if tile is None else images[:, :, :tile, :tile])
         if tile is None:
-            return self.model.scores(images, self._trunk).labels()
-        return tiled_scores(self.model, images, tile, self._trunk, _progress).labels()
+            return _labels_of(self.model.task_scores(images, self._trunk))
+        return _labels_of(tiled_scores(self.model, images, tile, self._trunk, _progress))
 
     def _settle(self, images: Tensor) -> Trunk:
         """bfloat16 if that gives these images the labels of float32."""
-        exact = self.model.scores(images).labels()
+        exact = _labels_of(self.model.task_scores(images))
         trunk = inference_trunk(self.model, torch.bfloat16, compile=self.compile)
-        agreement = float((self.model.scores(images, trunk).labels() == exact).double().mean())
+        agreement = float((_labels_of(self.model.task_scores(images, trunk)) == exact).double().mean())
         found = f"labels of the first image: {agreement:.2%} as in float32"
         if agreement >= AGREEMENT:
             self.note = f"bfloat16 ({found})"
@@ -177,6 +202,14 @@ class Predictor:
         self.note = f"float32, not bfloat16 ({found}, wanted {AGREEMENT:.0%})"
         warnings.warn(f"Predictor computes in {self.note}", stacklevel=4)
         return inference_trunk(self.model, compile=self.compile)
+
+
+def _labels_of(scores: Mapping[str, Scores]) -> Tensor:
+    return stack_labels([task.labels() for task in scores.values()])
+
+
+def _listed(tasks: Sequence[Sequence[str]]) -> str:
+    return "; ".join(", ".join(classes) for classes in tasks)
 
 
 def _progress(tiles: list[Tile]) -> Iterator[Tile]:

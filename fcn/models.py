@@ -74,14 +74,22 @@ class ModelConfig:
             raise ValueError(f"modalities must be different names, got {self.modalities}")
         if self.tasks:
             sizes = [classes for _, classes in self.tasks]
-            if min(sizes) < 2 or sum(sizes) != self.classes or len(dict(self.tasks)) != len(self.tasks):
+            names = [name for name, _ in self.tasks]
+            if min(sizes) < 2 or sum(sizes) != self.classes or len(set(names)) != len(names):
                 raise ValueError(f"tasks must have different names and sum to {self.classes} classes, got {self.tasks}")
+            if not all(map(str.isidentifier, names)):  # they become names of files
+                raise ValueError(f"names of tasks must be letters, digits and underscores, got {names}")
             if "dense" in (self.upsampling, self.last_upsampling):
                 raise ValueError("dense upsampling would mix the tasks: use fixed or diagonal")
 
     @property
     def architecture(self) -> Architecture:
         return BACKBONES[self.backbone]
+
+    @property
+    def task_classes(self) -> dict[str, int]:
+        """Number of classes of each task; the name of a single one is empty."""
+        return dict(self.tasks) or {"": self.classes}
 
 
 class FCN(nn.Module):
@@ -121,19 +129,21 @@ class FCN(nn.Module):
         ``ValueError`` for a network of several tasks.
         """
         if self.config.tasks:
-            names = ", ".join(name for name, _ in self.config.tasks)
+            names = ", ".join(self.config.task_classes)
             raise ValueError(f"FCN: this network has scores for each of the tasks {names}: see task_scores")
-        return self._scores(images, trunk or self.backbone)
+        return self._scores(images, trunk)
 
-    def task_scores(self, images: Tensor) -> dict[str, Scores]:
-        """``scores`` of each of ``config.tasks``."""
-        if not self.config.tasks:
-            raise ValueError("FCN: this network has one task: see scores")
-        scores = self._scores(images, self.backbone)
-        parts = scores.coarse.split([classes for _, classes in self.config.tasks], dim=1)
-        return {name: Scores(part, scores.grid) for (name, _), part in zip(self.config.tasks, parts, strict=True)}
+    def task_scores(self, images: Tensor, trunk: Trunk | None = None) -> dict[str, Scores]:
+        """``scores`` of each of ``config.tasks``; the name of a single one is empty."""
+        return self.by_task(self._scores(images, trunk))
 
-    def _scores(self, images: Tensor, trunk: Trunk) -> Scores:
+    def by_task(self, scores: Scores) -> dict[str, Scores]:
+        """The scores of each task, from those of all classes."""
+        sizes = self.config.task_classes
+        parts = scores.coarse.split(list(sizes.values()), dim=1)
+        return {name: Scores(part, scores.grid) for name, part in zip(sizes, parts, strict=True)}
+
+    def _scores(self, images: Tensor, trunk: Trunk | None) -> Scores:
         if images.dim() != 4 or images.shape[1] != self.backbone.in_channels:
             wanted = f"[N, {self.backbone.in_channels}, H, W]"
             raise ValueError(f"FCN: images must be {wanted}, got shape {tuple(images.shape)}")
@@ -143,7 +153,8 @@ class FCN(nn.Module):
             raise ValueError(f"FCN: images must have at least {least}, got shape {tuple(images.shape)}")
         if not images.is_floating_point():
             raise TypeError(f"FCN: images must be floating point (see fcn.preprocessing), got {images.dtype}")
-        scores: Scores = self.head(trunk(images), (images.shape[2], images.shape[3]))
+        maps = (trunk or self.backbone)(images)
+        scores: Scores = self.head(maps, (images.shape[2], images.shape[3]))
         return scores
 
     def forward(self, images: Tensor) -> Tensor:

@@ -54,13 +54,14 @@ def metrics_as_dict(metrics: Metrics, classes: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def trimap_table(metrics: Metrics) -> Table:
-    """Mean IU in percent of the pixels within some pixels of a boundary."""
+def trimap_table(results: Mapping[str, Metrics]) -> Table:
+    """Mean IU in percent of the pixels within some pixels of a boundary; one column for each network."""
     table = Table(title="mean IU near boundaries")
     table.add_column("pixels away", justify="right")
-    table.add_column("mean IU", justify="right")
-    for width, iu in metrics.trimap_iu.items():
-        table.add_row(f"up to {width}", _percent(iu))
+    for name in results:
+        table.add_column(name, justify="right")
+    for width in next(iter(results.values())).trimap_iu:
+        table.add_row(f"up to {width}", *(_percent(metrics.trimap_iu[width]) for metrics in results.values()))
     return table
 
 

@@ -89,6 +89,8 @@ def network_name(model: FCN) -> str:
         parts.append(f"truncated at {config.truncate}")
     if config.modalities:
         parts.append(f"late fusion of {' and '.join(config.modalities)}")
+    if config.tasks:
+        parts.append(f"tasks {' and '.join(config.task_classes)}")
     return ", ".join((*parts, f"pad {config.pad}"))
 
 

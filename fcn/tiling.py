@@ -65,17 +65,17 @@ def tiles(model: FCN, size: tuple[int, int], tile: int) -> list[Tile]:
 @torch.no_grad()
 def tiled_scores(
     model: FCN, images: Tensor, tile: int, trunk: Trunk | None = None, progress: Progress = iter
-) -> Scores:
-    """What ``model.scores(images, trunk)`` gives, but for rounding, with the trunk run on one tile at a time.
+) -> dict[str, Scores]:
+    """What ``model.task_scores(images, trunk)`` gives, but for rounding, with the trunk run on one tile at a time.
 
     ``tile`` is the side of a tile in pixels, less what it reads beyond (about the receptive field). ``progress`` is
-    given the tiles and iterates over them. Raises ``ValueError`` for a tile below one pixel, a network in training mode
-    or of several tasks.
+    given the tiles and iterates over them. Raises ``ValueError`` for a tile below one pixel or a network in training
+    mode.
     """
     if tile < 1:
         raise ValueError(f"tile must be at least 1 pixel, got {tile}")
-    if model.training or model.config.tasks:
-        raise ValueError("tiles are for a network of one task in evaluation mode")
+    if model.training:
+        raise ValueError("tiles are for a network in evaluation mode")
     run: Trunk = trunk or model.backbone
     streams, size = model.head.streams, (images.shape[2], images.shape[3])
     whole: dict[str, Tensor] = {}
@@ -87,7 +87,7 @@ def tiled_scores(
                 whole[stream.tap] = images.new_empty((images.shape[0], model.config.classes, *lengths))
             scores = model.head.score_map(stream, maps[stream.tap])
             _place(whole[stream.tap], scores, part, index, total_stride(model.backbone.path(stream.tap)))
-    return model.head.fuse(whole, size, lambda _, scores: scores)
+    return model.by_task(model.head.fuse(whole, size, lambda _, scores: scores))
 
 
 def _place(whole: Tensor, scores: Tensor, tile: Tile, stream: int, stride: int) -> None:

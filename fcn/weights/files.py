@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 
 from ..models import FCN, ModelConfig, build_model
 from ..preprocessing import Preprocessing
+from ..tasks import Task
 from .tensors import check_tensors, read_safetensors
 
 FORMAT = "fcn-weights-1"
@@ -24,13 +26,25 @@ METADATA_KEY = "fcn"
 
 @dataclass
 class Weights:
-    """A network ready for use, and what its inputs and outputs mean."""
+    """A network ready for use, and what its inputs and outputs mean.
+
+    ``classes`` and ``palette`` of several tasks are in a row.
+    """
 
     model: FCN
     classes: list[str]
     palette: list[tuple[int, int, int]]
     preprocessing: Preprocessing
     extra: dict[str, str]
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """By name; that of a single one is empty."""
+        names, colors = iter(self.classes), iter(self.palette)
+        return {
+            task: Task(list(islice(names, count)), list(islice(colors, count)))
+            for task, count in self.model.config.task_classes.items()
+        }
 
 
 def save_weights(

@@ -17,6 +17,7 @@ NETWORKS = {
     "official": ModelConfig("small", stride=8, classes=4, pad="official"),
     "stride 32": ModelConfig("small", stride=32, classes=4),
     "two modalities": ModelConfig("small", stride=16, classes=4, in_channels=1, modalities=("color", "depth")),
+    "two tasks": ModelConfig("small", stride=16, classes=5, tasks=(("semantic", 3), ("geometric", 2))),
 }
 
 
@@ -38,11 +39,13 @@ def test_scores_are_those_of_the_whole_image(name: str, height: int, width: int,
     model = MODELS[name]
     images = torch.randn(1, model.backbone.in_channels, height, width, dtype=torch.float64)
     with torch.no_grad():
-        whole = model.scores(images)
-    parts = tiled_scores(model, images, tile)
-    assert parts.grid == whole.grid
-    torch.testing.assert_close(parts.coarse, whole.coarse, rtol=1e-9, atol=1e-9)
-    assert torch.equal(parts.labels(), whole.labels())
+        whole = model.task_scores(images)
+    tiled = tiled_scores(model, images, tile)
+    assert tiled.keys() == whole.keys() == model.config.task_classes.keys()
+    for task, scores in tiled.items():
+        assert scores.grid == whole[task].grid
+        torch.testing.assert_close(scores.coarse, whole[task].coarse, rtol=1e-9, atol=1e-9)
+        assert torch.equal(scores.labels(), whole[task].labels())
 
 
 def test_a_window_is_the_tile_and_what_its_scores_see() -> None:

@@ -105,8 +105,9 @@ def test_scores_of_tasks_are_not_confused() -> None:
     images = torch.zeros(1, 3, 8, 8)
     with pytest.raises(ValueError, match="each of the tasks a, b: see task_scores"):
         build_model(ModelConfig("narrow_vgg16", classes=5, tasks=(("a", 2), ("b", 3))))(images)
-    with pytest.raises(ValueError, match="one task: see scores"):
-        build_model(ModelConfig("narrow_vgg16")).task_scores(images)
+    model = build_model(ModelConfig("narrow_vgg16"))
+    (only,) = model.task_scores(images).values()
+    assert torch.equal(only.coarse, model.scores(images).coarse)
 
 
 # --- At once, four channels, sizes. ---
@@ -144,6 +145,7 @@ def test_googlenet_with_the_classifiers_padding_needs_31_pixels() -> None:
         ({"tasks": (("a", 20), ("b", 2))}, "sum to 21 classes"),
         ({"tasks": (("a", 20), ("a", 1))}, "sum to 21 classes"),
         ({"tasks": (("a", 10), ("b", 11)), "last_upsampling": "dense"}, "mix the tasks"),
+        ({"tasks": (("../a", 10), ("b", 11))}, "names of tasks must be letters"),
     ],
 )
 def test_what_makes_no_network(options: dict[str, Any], message: str) -> None:
