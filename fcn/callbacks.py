@@ -8,16 +8,18 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
+from torch import Tensor
 from tqdm import tqdm
 
-from .data import Color
+from .data import SegmentationDataset
 from .preprocessing import Preprocessing
+from .report import COLUMNS
+from .tasks import joined
 from .weights import save_weights
 
 
@@ -26,32 +28,31 @@ class Interrupted(Exception):  # noqa: N818  (a request, not an error)
 
 
 class Records(pl.Callback):
-    """After each validation: a row of ``history.csv``, and ``best.safetensors`` when mean IU is the highest so far."""
+    """After each validation: a row of ``history.csv``, and ``best.safetensors`` when mean IU is the highest so far.
 
-    def __init__(
-        self, folder: Path, classes: Sequence[str], palette: Sequence[Color], preprocessing: Preprocessing
-    ) -> None:
-        self.folder, self.classes, self.palette, self.preprocessing = folder, classes, palette, preprocessing
+    Of several tasks, that of the first counts.
+    """
+
+    def __init__(self, folder: Path, data: SegmentationDataset, preprocessing: Preprocessing) -> None:
+        self.folder, self.data, self.preprocessing = folder, data, preprocessing
+        self.score = joined(next(iter(data.tasks)), "mean_iu")
         self.rows: list[dict[str, float]] = []
         self.warned = False
 
     @property
     def best(self) -> dict[str, float]:
         """The row with the highest mean IU (the first of equals; nan is lowest)."""
-        return max(self.rows, key=_mean_iu)
+        return max(self.rows, key=lambda row: -1.0 if math.isnan(row[self.score]) else row[self.score])
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        metrics = pl_module.val_metrics.compute()
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "train_loss": _mean(pl_module.train_loss),
-            "val_loss": _mean(pl_module.val_loss[:2]),
-            "pixel_accuracy": metrics.pixel_accuracy,
-            "mean_accuracy": metrics.mean_accuracy,
-            "mean_iu": metrics.mean_iu,
-            "frequency_weighted_iu": metrics.frequency_weighted_iu,
+            "val_loss": _mean(pl_module.val_loss),
         }
+        for task, metrics in pl_module.metrics().items():
+            row |= {joined(task, name): getattr(metrics, name) for name in COLUMNS}
         self.rows.append(row)
         if not trainer.is_global_zero:
             return
@@ -60,24 +61,29 @@ class Records(pl.Callback):
             save_weights(
                 self.folder / "best.safetensors",
                 pl_module.evaluated,
-                classes=self.classes,
-                palette=self.palette,
+                classes=self.data.classes,
+                palette=self.data.palette,
                 preprocessing=self.preprocessing,
-                extra={"epoch": str(row["epoch"]), "val_mean_iu": f"{metrics.mean_iu:.6f}"},
+                extra={"epoch": str(row["epoch"]), f"val_{self.score}": f"{row[self.score]:.6f}"},
             )
         self._write()
 
     def _warn_of_equal_scores(self, task: Any) -> None:
-        total, _, weight = task.val_loss.tolist()
-        equal = math.log(task.model.config.classes)
-        if not self.warned and weight and abs(total / weight - equal) < 1e-3 * equal:
-            self.warned = True
-            warnings.warn(
-                f"FCN-{task.model.config.stride}s: the loss of a pixel is still {equal:.4f}, ln of the number of "
-                "classes: all scores are equal, nothing is learned. Rates for the sum of the pixels' losses (about "
-                "1e-10) are far too small for their mean: see optimizer.rates_for, loss.normalize and --preset.",
-                stacklevel=2,
-            )
+        config, weights = task.model.config, task.loss.config.task_weights
+        for (name, classes), (total, _, weight) in zip(
+            config.task_classes.items(), task.val_loss.T.tolist(), strict=True
+        ):
+            equal = math.log(classes)
+            found = total / weights.get(name, 1.0) / weight if weight else math.nan
+            if not self.warned and abs(found - equal) < 1e-3 * equal:
+                self.warned = True
+                warnings.warn(
+                    f"FCN-{config.stride}s{name and f', {name}'}: the loss of a pixel is still {equal:.4f}, ln of the "
+                    "number of classes: all scores are equal, nothing is learned. Rates for the sum of the pixels' "
+                    "losses (about 1e-10) are far too small for their mean: see optimizer.rates_for, loss.normalize "
+                    "and --preset.",
+                    stacklevel=2,
+                )
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
@@ -172,7 +178,8 @@ class Progress(pl.Callback):
         self.bar.update()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self.shown["val mean IU"] = f"{trainer.callback_metrics['val_mean_iu']:.3f}"
+        for task, metrics in pl_module.metrics().items():
+            self.shown[f"val {task}".strip() + " mean IU"] = f"{metrics.mean_iu:.3f}"
         self.bar.set_postfix(self.shown)
 
     def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
@@ -180,10 +187,6 @@ class Progress(pl.Callback):
             self.bar.close()
 
 
-def _mean(sum_and_count: Any) -> float:
-    total, count = sum_and_count.tolist()
-    return total / count if count else math.nan
-
-
-def _mean_iu(row: dict[str, float]) -> float:
-    return -1.0 if math.isnan(row["mean_iu"]) else row["mean_iu"]
+def _mean(sums: Tensor) -> float:
+    """The sum of all tasks' sums / counts; nan without a count."""
+    return float((sums[0] / sums[1]).sum())

@@ -100,6 +100,7 @@ class LossConfig:
     normalize: True divides the sum over the batch by its labeled pixels; False by its images, as the authors' "heavy"
         recipe does (its learning rates are about 1e-10 for that reason). Both are summed in float32.
     class_weights: ``median_frequency`` weighs each class by median frequency / frequency (see ``fcn.losses``).
+    task_weights: of several tasks, whose losses are added: what that of each is multiplied by. 1 unless given.
     sampling: in training, the loss of each cell of the network's scores counts with this probability, times its inverse
         (CVPR 2015, section 4.4: there the batch grows by that inverse).
     kind: ``fused`` never makes full-resolution scores; ``unfused`` makes them, for comparison only.
@@ -107,12 +108,15 @@ class LossConfig:
 
     normalize: bool = True
     class_weights: Literal["none", "median_frequency"] = "none"
+    task_weights: dict[str, float] = field(default_factory=dict)
     sampling: float = 1.0
     kind: Literal["fused", "unfused"] = "fused"
 
     def __post_init__(self) -> None:
         if not 0 < self.sampling <= 1:
             raise ValueError(f"loss.sampling must be a probability above 0, got {self.sampling}")
+        if not all(weight > 0 for weight in self.task_weights.values()):
+            raise ValueError(f"loss.task_weights must be above 0, got {self.task_weights}")
 
 
 @dataclass
@@ -123,7 +127,8 @@ class OptimizerConfig:
         rate after each of ``milestones``, parts of the stage.
     rates_for: the loss that rates and decay are meant for: ``loss``, the one there is, or the pixels' ``mean`` or
         ``sum``. Where that is the other one, rates are multiplied or divided by the labeled pixels of an image, and
-        decay the other way round, so that SGD's steps are the same.
+        decay the other way round, so that SGD's steps are the same. (Of several tasks: by the mean of theirs, so that
+        steps are the same where each task has as many.)
     """
 
     name: Literal["sgd", "adamw"] = "sgd"

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import LossConfig
-from .data import VOID, Batch, SegmentationDataset
+from .data import VOID, Batch, Group, SegmentationDataset
 from .models import FCN
 from .scores import Scores
+from .tasks import split_labels
 
 SMALLEST = 1e-6
 """Where no pixel counts, the loss is 0 / SMALLEST."""
 
 
 class Loss(nn.Module):
-    """``loss(model, batch)``: cross-entropy over labeled pixels; see ``LossConfig``. Sums are float32.
+    """``loss(model, batch)``: cross-entropy over labeled pixels, added over tasks; see ``LossConfig``.
 
-    ``class_weight``: ``[C]`` or None.
+    Sums are float32. ``class_weight``: ``[C]``, those of several tasks in a row, or None.
     """
 
     class_weight: Tensor | None
@@ -30,61 +33,75 @@ class Loss(nn.Module):
         self.register_buffer("class_weight", class_weight)
 
     def forward(self, model: FCN, batch: Batch) -> Tensor:
-        total, divisor, _ = self.sums(model, batch)
-        return total / divisor.clamp(min=SMALLEST)
+        totals, divisors, _ = self.sums(model, batch)
+        loss: Tensor = (totals / divisors.clamp(min=SMALLEST)).sum()
+        return loss
 
-    def sums(self, model: FCN, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """The sum of the losses, what the loss divides it by, and the weight of the labeled pixels.
+    def sums(self, model: FCN, batch: Batch) -> Tensor:
+        """``[3, T]``: of each task the sum of its losses, what that is divided by, the weight of its labeled pixels.
 
         Each may be added up over batches and processes before it is divided.
         """
-        losses, weights = [], []
-        for group in batch:
-            target, scores = group["target"], model.scores(group["image"])
-            pixel_weight = None
-            if self.training and self.config.sampling < 1:
-                pixel_weight = sampled_cells(target, model.config.stride, self.config.sampling)
-            losses.append(self._sum(scores, target, pixel_weight))
-            weights.append(self._weight(target, pixel_weight))
-        weight = torch.stack(weights).sum()
-        images = weight.new_tensor(sum(len(group["target"]) for group in batch))
-        return torch.stack(losses).sum(), weight if self.config.normalize else images, weight
+        return torch.stack([self._sums(model, group) for group in batch]).sum(0)
 
-    def _sum(self, scores: Scores, target: Tensor, pixel_weight: Tensor | None) -> Tensor:
+    def _sums(self, model: FCN, group: Group) -> Tensor:
+        sizes, target = model.config.task_classes, group["target"]
+        pixel_weight = None
+        if self.training and self.config.sampling < 1:
+            pixel_weight = sampled_cells(target, model.config.stride, self.config.sampling)
+        class_weights: Sequence[Tensor | None] = [None] * len(sizes)
+        if self.class_weight is not None:
+            class_weights = self.class_weight.split(list(sizes.values()))
+        sums = []
+        for (task, scores), labels, class_weight in zip(
+            model.task_scores(group["image"]).items(), split_labels(target), class_weights, strict=True
+        ):
+            total = self._total(scores, labels, class_weight, pixel_weight) * self.config.task_weights.get(task, 1.0)
+            weight = _weight(labels, class_weight, pixel_weight)
+            images = weight.new_tensor(len(labels))
+            sums.append(torch.stack([total, weight if self.config.normalize else images, weight]))
+        return torch.stack(sums, 1)
+
+    def _total(
+        self, scores: Scores, target: Tensor, class_weight: Tensor | None, pixel_weight: Tensor | None
+    ) -> Tensor:
         if self.config.kind == "fused":
-            return scores.loss(target, self.class_weight, pixel_weight=pixel_weight, ignore_index=VOID, reduction="sum")
+            return scores.loss(target, class_weight, pixel_weight=pixel_weight, ignore_index=VOID, reduction="sum")
         logits = scores.logits().float()
-        losses = F.cross_entropy(logits, target.long(), self.class_weight, ignore_index=VOID, reduction="none")
+        losses = F.cross_entropy(logits, target.long(), class_weight, ignore_index=VOID, reduction="none")
         return losses.sum() if pixel_weight is None else (losses * pixel_weight).sum()
 
-    def _weight(self, target: Tensor, pixel_weight: Tensor | None) -> Tensor:
-        """What the mean divides by: class weight x pixel weight over labeled pixels."""
-        labeled = target != VOID
-        if pixel_weight is None and self.class_weight is None:
-            return labeled.sum().float()
-        weights = labeled.float() if pixel_weight is None else labeled * pixel_weight
-        if self.class_weight is not None:
-            weights = weights * self.class_weight[target.long().where(labeled, 0)]
-        return weights.sum()
+
+def _weight(target: Tensor, class_weight: Tensor | None, pixel_weight: Tensor | None) -> Tensor:
+    """What the mean divides by: class weight x pixel weight over labeled pixels."""
+    labeled = target != VOID
+    if pixel_weight is None and class_weight is None:
+        return labeled.sum().float()
+    weights = labeled.float() if pixel_weight is None else labeled * pixel_weight
+    if class_weight is not None:
+        weights = weights * class_weight[target.long().where(labeled, 0)]
+    return weights.sum()
 
 
 def sampled_cells(target: Tensor, stride: int, probability: float) -> Tensor:
     """Pixel weights ``[N, H, W]``: in cells of ``stride`` x ``stride`` 1 / probability or 0, at random.
 
-    The expected loss and gradient are those of the whole image (CVPR 2015, section 4.4).
+    The expected loss and gradient are those of the whole image (CVPR 2015, section 4.4). ``target``:
+    ``[N(, T), H, W]``; several tasks share the cells.
     """
-    images, height, width = target.shape
+    images, (height, width) = len(target), target.shape[-2:]
     cells = torch.rand(images, -(-height // stride), -(-width // stride), device=target.device) < probability
     pixels = cells.repeat_interleave(stride, 1).repeat_interleave(stride, 2)[:, :height, :width]
     return pixels.float() / probability
 
 
 def labeled_pixels(dataset: SegmentationDataset, crop: tuple[int, int] | None) -> float:
-    """Of an image, on average; of a crop of it where images are cropped."""
+    """Of an image and a task, on average; of a crop of the image where images are cropped."""
     counts = []
     for index in range(len(dataset)):
         labeled = dataset[index]["target"] != VOID
-        counts.append(labeled.sum() if crop is None else labeled.mean() * crop[0] * crop[1])
+        height, width = crop or labeled.shape[-2:]
+        counts.append(labeled.sum() * height * width / labeled.size)
     return float(np.mean(counts))
 
 
@@ -92,7 +109,12 @@ def median_frequency_weights(dataset: SegmentationDataset) -> Tensor:
     """Median frequency / frequency of each class, ``[C]`` float32; 0 for a class without pixels.
 
     The frequency of a class is its share of the labeled pixels of those images that have it (Eigen and Fergus 2015).
+    Those of several tasks are in a row, each from its own labels.
     """
+    return torch.cat([_median_frequency_weights(part) for part in dataset.tasks.values()])
+
+
+def _median_frequency_weights(dataset: SegmentationDataset) -> Tensor:
     classes = len(dataset.classes)
     pixels, totals = np.zeros(classes), np.zeros(classes)
     for index in range(len(dataset)):

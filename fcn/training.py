@@ -26,7 +26,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
@@ -34,9 +34,10 @@ from .callbacks import LastCheckpoint, Progress, Records
 from .config import ConfigError, Recipe, load_recipe, save_recipe
 from .data import DataError, SegmentationDataset, ShuffledBatches, evaluation_loader, training_loader
 from .losses import SMALLEST, Loss, labeled_pixels, median_frequency_weights
-from .metrics import SegmentationMetrics
+from .metrics import Metrics, SegmentationMetrics
 from .models import FCN, ModelConfig, build_model, parameter_groups
 from .preprocessing import CAFFE_VGG, IMAGENET, Preprocessing
+from .tasks import joined, split_labels
 from .weights import load_pretrained_backbone, load_weights, start_from
 
 RECIPE_FILE, BEST_FILE, LAST_FILE, RESULT_FILE = "recipe.yaml", "best.safetensors", "last.ckpt", "result.json"
@@ -75,6 +76,7 @@ def _train_stages(recipe: Recipe, run_dir: Path) -> Path:
     val_set = recipe.data.dataset(recipe.data.val_split)
     if train_set.classes != val_set.classes:
         raise DataError(f"training and validation classes differ: {train_set.classes} and {val_set.classes}")
+    _check_task_weights(recipe, train_set)
     _check_processes(recipe, len(val_set))
     preprocessing = _preprocessing(recipe, train_set)
     loss = Loss(recipe.loss, median_frequency_weights(train_set) if recipe.loss.class_weights != "none" else None)
@@ -119,17 +121,18 @@ def _train_stage(
     stride, epochs = recipe.stages.stride[index], recipe.stages.epochs[index]
     seed = _seed(recipe.trainer.seed, stride)
     torch.manual_seed(seed)
-    model = _initial_model(recipe, stride, len(train_set.classes), preprocessing, previous)
+    model = _initial_model(recipe, stride, train_set, preprocessing, previous)
     last = folder / LAST_FILE
     checkpoint = _read_checkpoint(last) if last.exists() else {"global_step": 0}
     folder.mkdir(parents=True, exist_ok=True)
 
     options = recipe.trainer
     processes = options.devices * options.nodes
-    records = Records(folder, train_set.classes, train_set.palette, preprocessing)
+    records = Records(folder, train_set, preprocessing)
     callbacks: list[pl.Callback] = [records, LastCheckpoint(last), Progress(f"FCN-{stride}s")]
     if options.patience is not None:
-        callbacks.append(EarlyStopping("val_mean_iu", mode="max", patience=options.patience, check_finite=False))
+        watched = joined("val", next(iter(train_set.tasks)), "mean_iu")
+        callbacks.append(EarlyStopping(watched, mode="max", patience=options.patience, check_finite=False))
     _quiet_lightning()
     trainer = pl.Trainer(
         max_epochs=epochs,
@@ -184,15 +187,15 @@ class SegmentationTask(pl.LightningModule):
         super().__init__()
         self.model, self.loss, self.recipe = model, loss, recipe
         self.lr, self.steps, self.seed = lr, steps, seed
-        self.val_metrics = SegmentationMetrics(model.config.classes)
+        self.val_metrics = nn.ModuleList(SegmentationMetrics(n) for n in model.config.task_classes.values())
         self.average: AveragedModel | None = None
         if recipe.trainer.average:
             decay = get_ema_multi_avg_fn(recipe.trainer.average)
             self.average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True).requires_grad_(False)
         # Sum and count; buffers, so that a checkpoint within an epoch keeps them.
         self.register_buffer("train_loss", torch.zeros(2))
-        # Sums over the split: of losses, of what they are divided by, of the pixels' weights.
-        self.register_buffer("val_loss", torch.zeros(3, dtype=torch.float64))
+        # Of each task, sums over the split: of losses, of what they are divided by, of the pixels' weights.
+        self.register_buffer("val_loss", torch.zeros(3, len(self.val_metrics), dtype=torch.float64))
 
     @property
     def evaluated(self) -> FCN:
@@ -238,36 +241,44 @@ class SegmentationTask(pl.LightningModule):
         torch.manual_seed(_seed(self.seed, number, *filter(None, [self.global_rank])))
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        total, divisor, _ = self.loss.sums(self.model, batch)
-        totals = self._over_processes(torch.stack([total.detach(), divisor]))
-        divisor = totals[1].clamp(min=SMALLEST)
-        mean = totals[0] / divisor
+        sums = self.loss.sums(self.model, batch)
+        totals, divisors, _ = self._over_processes(sums.detach())
+        divisors = divisors.clamp(min=SMALLEST)
+        mean = (totals / divisors).sum()
         self.train_loss += torch.stack([mean, torch.ones_like(mean)])
         self.log("train_loss", mean, batch_size=1)
         # Gradients are averaged over processes; times their number that is the gradient of the whole batch.
-        return {"loss": total / divisor * self.trainer.world_size, "mean": mean}
+        return {"loss": (sums[0] / divisors).sum() * self.trainer.world_size, "mean": mean}
 
     def _over_processes(self, sums: Tensor) -> Tensor:
         return cast(Tensor, self.trainer.strategy.reduce(sums, reduce_op="sum"))
 
     def on_validation_epoch_start(self) -> None:
-        self.val_metrics.reset()
+        for metric in self.val_metrics:
+            cast(SegmentationMetrics, metric).reset()
         self.val_loss.zero_()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         for group in batch:
-            scores = self.evaluated.scores(group["image"])
-            self.val_metrics.update(scores.labels(), group["target"])
-        self.val_loss += torch.stack(self.loss.sums(self.evaluated, batch))
+            scores = self.evaluated.task_scores(group["image"]).values()
+            for metric, each, target in zip(self.val_metrics, scores, split_labels(group["target"]), strict=True):
+                cast(SegmentationMetrics, metric).update(each.labels(), target)
+        self.val_loss += self.loss.sums(self.evaluated, batch)
 
     def on_validation_epoch_end(self) -> None:
         self.val_loss.copy_(self._over_processes(self.val_loss.clone()))
-        metrics = self.val_metrics.compute()
-        self.log_dict({"val_mean_iu": metrics.mean_iu, "val_pixel_accuracy": metrics.pixel_accuracy})
+        for task, metrics in self.metrics().items():
+            for name in ("mean_iu", "pixel_accuracy"):
+                self.log(joined("val", task, name), getattr(metrics, name))
+
+    def metrics(self) -> dict[str, Metrics]:
+        """Of the last validation, by task."""
+        results = (cast(SegmentationMetrics, metric).compute() for metric in self.val_metrics)
+        return dict(zip(self.model.config.task_classes, results, strict=True))
 
 
 def _initial_model(
-    recipe: Recipe, stride: int, classes: int, preprocessing: Preprocessing, previous: Path | None
+    recipe: Recipe, stride: int, data: SegmentationDataset, preprocessing: Preprocessing, previous: Path | None
 ) -> FCN:
     network = recipe.model
     if network.modalities and preprocessing.channels != 3 * len(network.modalities):
@@ -279,7 +290,8 @@ def _initial_model(
         ModelConfig(
             backbone=network.backbone,
             stride=stride,
-            classes=classes,
+            classes=len(data.classes),
+            tasks=tuple((name, len(task.classes)) for name, task in data.tasks.items() if name),
             pad=network.pad,
             in_channels=3 if network.modalities else preprocessing.channels,
             dropout=network.dropout,
@@ -312,6 +324,13 @@ def _with_rates_for_its_loss(recipe: Recipe, train_set: SegmentationDataset) -> 
         stages=replace(recipe.stages, lr=[rate * factor for rate in recipe.stages.lr]),
         optimizer=replace(recipe.optimizer, weight_decay=recipe.optimizer.weight_decay / factor),
     )
+
+
+def _check_task_weights(recipe: Recipe, train_set: SegmentationDataset) -> None:
+    unknown = set(recipe.loss.task_weights) - set(train_set.tasks)
+    if unknown:
+        known = ", ".join(filter(None, train_set.tasks)) or "only one"
+        raise ConfigError(f"loss.task_weights: {recipe.data.kind} has no task {min(unknown)!r}; its tasks: {known}")
 
 
 def _check_processes(recipe: Recipe, images: int) -> None:

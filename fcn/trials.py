@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from .config import Recipe
+    from .data import SegmentationDataset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,6 +87,7 @@ def run_once(recipe: Recipe, folder: Path) -> Path:
     from .config import load_recipe
     from .training import BEST_FILE, train
 
+    dataset_of_one_task(recipe, recipe.data.test_split)  # not known to be unfit only after hours
     recipe = replace(recipe, trainer=replace(recipe.trainer, run_dir=str(folder)))
     if not (folder / BEST_FILE).exists() or load_recipe(folder / "recipe.yaml") != recipe:
         train(recipe)
@@ -102,7 +104,15 @@ def best_weights(run: Path, stride: int) -> Path:
 def score(recipe: Recipe, run: Path, stride: int, device: str) -> Metrics:
     """Of the best weights of a stage, on the test split."""
     predictor = Predictor(best_weights(run, stride), device, precision="float32")
-    return predictor.evaluate(recipe.data.dataset(recipe.data.test_split), workers=recipe.data.workers)
+    return predictor.evaluate(dataset_of_one_task(recipe, recipe.data.test_split), workers=recipe.data.workers)
+
+
+def dataset_of_one_task(recipe: Recipe, split: str) -> SegmentationDataset:
+    """Raises ``ValueError`` for data of several tasks: experiments compare scores of one."""
+    dataset = recipe.data.dataset(split)
+    if len(dataset.tasks) > 1:
+        raise ValueError(f"experiments are for one task; {recipe.data.kind} data have {', '.join(dataset.tasks)}")
+    return dataset
 
 
 METRIC_COLUMNS = tuple(f"{name}, %" for name in COLUMNS.values())

@@ -16,7 +16,7 @@ from ..data import VOID
 from ..metrics import SegmentationMetrics
 from ..scores import Scores
 from ..trials import add_arguments as add_data_arguments
-from ..trials import recipe_of
+from ..trials import dataset_of_one_task, recipe_of
 from ..visualize import INK, plain_axes
 from . import Cell, Result, Table
 
@@ -59,9 +59,10 @@ def restored(target: np.ndarray, classes: int, factor: int) -> tuple[Tensor, Ten
 def run(options: argparse.Namespace) -> Result:
     if min(options.factors) < 1:
         raise ValueError(f"--factors must be at least 1, got {options.factors}")
-    data = recipe_of(options).data
+    recipe = recipe_of(options)
+    data = recipe.data
     split = options.split or data.val_split
-    dataset = data.dataset(split)
+    dataset = dataset_of_one_task(recipe, split)
     classes = len(dataset.classes)
     metrics = {factor: (SegmentationMetrics(classes), SegmentationMetrics(classes)) for factor in options.factors}
     for index in tqdm(range(len(dataset)), desc="upper bound", unit="image", dynamic_ncols=True):
