@@ -19,7 +19,7 @@ from tqdm import tqdm
 from .data import SegmentationDataset
 from .preprocessing import Preprocessing
 from .report import COLUMNS
-from .tasks import joined
+from .tasks import underscored
 from .weights import save_weights
 
 
@@ -35,7 +35,7 @@ class Records(pl.Callback):
 
     def __init__(self, folder: Path, data: SegmentationDataset, preprocessing: Preprocessing) -> None:
         self.folder, self.data, self.preprocessing = folder, data, preprocessing
-        self.score = joined(next(iter(data.tasks)), "mean_iu")
+        self.score = underscored(next(iter(data.tasks)), "mean_iu")
         self.rows: list[dict[str, float]] = []
         self.warned = False
 
@@ -52,7 +52,7 @@ class Records(pl.Callback):
             "val_loss": _mean(pl_module.val_loss),
         }
         for task, metrics in pl_module.metrics().items():
-            row |= {joined(task, name): getattr(metrics, name) for name in COLUMNS}
+            row |= {underscored(task, name): getattr(metrics, name) for name in COLUMNS}
         self.rows.append(row)
         if not trainer.is_global_zero:
             return

@@ -232,7 +232,7 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
 def _predict(options: argparse.Namespace, _: list[str]) -> int:
     from .data import find_files, write_labels
     from .inference import Predictor
-    from .tasks import joined
+    from .tasks import underscored
     from .visualize import save_overlay
 
     predictor = Predictor(
@@ -254,7 +254,7 @@ def _predict(options: argparse.Namespace, _: list[str]) -> int:
             colors = image[:, :, :3].astype(np.uint8)
             maps = labels.reshape(-1, *labels.shape[-2:])  # one for each task
             for (task, meaning), own in zip(predictor.tasks.items(), maps, strict=True):
-                stem = joined(name, task)
+                stem = underscored(name, task)
                 write_labels(out / f"{stem}.png", own, meaning.palette)
                 save_overlay(out / f"{stem}_overlay.png", colors, own, meaning.classes, meaning.palette)
             labeled += 1

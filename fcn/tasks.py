@@ -19,7 +19,7 @@ class Task:
     palette: list[tuple[int, int, int]]
 
 
-def joined(*parts: str) -> str:
+def underscored(*parts: str) -> str:
     """``semantic_mean_iu``: parts of a name, one of which may be a task's, with underscores between those not empty."""
     return "_".join(filter(None, parts))
 
@@ -27,7 +27,7 @@ def joined(*parts: str) -> str:
 def file_of(path: str | Path, task: str) -> Path:
     """``scores_semantic.csv`` for ``scores.csv``, of a single task the path itself."""
     path = Path(path)
-    return path.with_stem(joined(path.stem, task))
+    return path.with_stem(underscored(path.stem, task))
 
 
 def split_labels(labels: Tensor) -> tuple[Tensor, ...]:

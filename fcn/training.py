@@ -37,7 +37,7 @@ from .losses import SMALLEST, Loss, labeled_pixels, median_frequency_weights
 from .metrics import Metrics, SegmentationMetrics
 from .models import FCN, ModelConfig, build_model, parameter_groups
 from .preprocessing import CAFFE_VGG, IMAGENET, Preprocessing
-from .tasks import joined, split_labels
+from .tasks import split_labels, underscored
 from .weights import load_pretrained_backbone, load_weights, start_from
 
 RECIPE_FILE, BEST_FILE, LAST_FILE, RESULT_FILE = "recipe.yaml", "best.safetensors", "last.ckpt", "result.json"
@@ -131,7 +131,7 @@ def _train_stage(
     records = Records(folder, train_set, preprocessing)
     callbacks: list[pl.Callback] = [records, LastCheckpoint(last), Progress(f"FCN-{stride}s")]
     if options.patience is not None:
-        watched = joined("val", next(iter(train_set.tasks)), "mean_iu")
+        watched = underscored("val", next(iter(train_set.tasks)), "mean_iu")
         callbacks.append(EarlyStopping(watched, mode="max", patience=options.patience, check_finite=False))
     _quiet_lightning()
     trainer = pl.Trainer(
@@ -269,7 +269,7 @@ class SegmentationTask(pl.LightningModule):
         self.val_loss.copy_(self._over_processes(self.val_loss.clone()))
         for task, metrics in self.metrics().items():
             for name in ("mean_iu", "pixel_accuracy"):
-                self.log(joined("val", task, name), getattr(metrics, name))
+                self.log(underscored("val", task, name), getattr(metrics, name))
 
     def metrics(self) -> dict[str, Metrics]:
         """Of the last validation, by task."""
