@@ -116,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--at-once", action=argparse.BooleanOptionalAction, help="FCN-8s trained with scaled skips")
     convert.add_argument("--pad", help="same or official (default: official for an FCN, same for a classifier)")
     convert.add_argument("--mean", type=float, nargs="+", help="of the channels, where it is not the published one")
+    convert.add_argument("--order", choices=("rgb", "bgr"), help="of the channels; the authors' HHA network: rgb")
     convert.set_defaults(run=_convert)
 
     experiment = commands.add_parser("experiment", help="an experiment of the paper: tables, JSON and a figure")
@@ -338,7 +339,14 @@ def _convert(options: argparse.Namespace, _: list[str]) -> int:
     if options.classes is not None:
         lines = Path(options.classes).read_text(encoding="utf-8").splitlines()
         classes = [line.strip() for line in lines if line.strip()]
-    weights = convert(options.source, classes=classes, at_once=options.at_once, pad=options.pad, mean=options.mean)
+    weights = convert(
+        options.source,
+        classes=classes,
+        at_once=options.at_once,
+        pad=options.pad,
+        mean=options.mean,
+        order=options.order,
+    )
     save_weights(
         target,
         weights.model,

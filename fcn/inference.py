@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .backbones import Net
+from .backbones import Modalities
 from .data import FURTHER, DataError, Further, ImageLike, SegmentationDataset, evaluation_loader, joined, to_array
 from .graph import trace
 from .machine import bfloat16_instructions
@@ -223,15 +224,19 @@ def inference_trunk(
 
     Weights go to channels_last, in place unless ``dtype`` is not theirs. Maps are cast to the dtype of the head.
     """
-    backbone: nn.Module = model.backbone
-    if any(p.dtype != dtype for p in backbone.parameters()):
-        backbone = _with_float32_norms(copy.deepcopy(backbone).to(dtype))
-    backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     finish: Callable[[nn.Module], Callable[..., Any]] = frozen if compile else lambda net: net
     padded = model.config.pad == "official" and model.config.architecture.official_padding is not None
-    reuse = reuse_padding and padded and isinstance(model.backbone, Net)
-    # Each compiled network has weights of its own.
-    run = ReusedPadding(backbone, finish, sizes_kept=2 if compile else 8) if reuse else finish(backbone)
+
+    def prepared(net: nn.Module) -> Callable[..., Any]:
+        if any(p.dtype != dtype for p in net.parameters()):
+            net = _with_float32_norms(copy.deepcopy(net).to(dtype))
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Each compiled network has weights of its own.
+        return ReusedPadding(net, finish, sizes_kept=2 if compile else 8) if reuse_padding and padded else finish(net)
+
+    runs = [prepared(net) for net in model.trunks.values()]
+    backbone = model.backbone
+    run = functools.partial(backbone.joined, runs) if isinstance(backbone, Modalities) else runs[0]
 
     def trunk(images: Tensor) -> Mapping[str, Tensor]:
         wanted = next(model.head.parameters()).dtype

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, cast
 
@@ -151,8 +151,12 @@ class Modalities(nn.ModuleDict):
         return self.trunks()[0].coord_map(tap)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return self.joined(self.trunks(), images)
+
+    def joined(self, runs: Sequence[Callable[[Tensor], Mapping[str, Tensor]]], images: Tensor) -> dict[str, Tensor]:
+        """The joined maps where ``runs`` compute those of each trunk."""
         parts = images.split([trunk.in_channels for trunk in self.trunks()], dim=1)
-        maps = [trunk(part) for trunk, part in zip(self.trunks(), parts, strict=True)]
+        maps = [run(part) for run, part in zip(runs, parts, strict=True)]
         return {tap: torch.cat([features[tap] for features in maps], 1) for tap in self.taps}
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ def convert(
     at_once: bool | None = None,
     pad: str | None = None,
     mean: Sequence[float] | None = None,
+    order: Literal["rgb", "bgr"] | None = None,
 ) -> Weights:
     """The network in a ``.pth``, ``.caffemodel``, ``.npz`` or ``.safetensors`` file of another program.
 
@@ -48,8 +50,10 @@ def convert(
         at_once: whether an FCN-8s was trained at once, with scaled skips, where the file does not say: the tensors of
             both kinds have the same names and shapes, and either gives wrong scores as the other.
         pad: ``"official"`` or ``"same"``; by default official for an FCN, same for a classifier.
-        mean: of the images' channels in the file's order (Caffe: blue, green, red), where it is not that of the
-            published networks: needed for more than three channels.
+        mean: of the images' channels in the network's order, where it is not that of the published networks: needed
+            for more than three channels.
+        order: of the first three channels, where it is not that of the program (Caffe: blue, green, red): the authors'
+            network on HHA alone takes them as they are stored, ``"rgb"``.
 
     Raises ``FileNotFoundError``, or ``ValueError`` naming the file and every tensor that does not fit.
     """
@@ -61,6 +65,8 @@ def convert(
     model.load_state_dict(tensors, assign=True)
     channels = config.in_channels * max(1, len(config.modalities))
     preprocessing = _preprocessing(source, channels, mean)
+    if order is not None:
+        preprocessing = replace(preprocessing, channel_order=order)
     if classes is None:
         classes = VOC_CLASSES if config.classes == len(VOC_CLASSES) else [str(n) for n in range(config.classes)]
     if len(classes) != config.classes:

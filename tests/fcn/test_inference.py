@@ -32,9 +32,9 @@ def predictor() -> Predictor:
     return Predictor(Weights(model, CLASSES, voc_palette(4), IMAGENET, {}), device="cpu", precision="float32")
 
 
-def random_model(pad: str = "official", backbone: str = "small") -> FCN:
+def random_model(pad: str = "official", backbone: str = "small", modalities: tuple[str, ...] = ()) -> FCN:
     torch.manual_seed(1)
-    model = build_model(ModelConfig(backbone, stride=8, classes=4, pad=pad)).eval()
+    model = build_model(ModelConfig(backbone, stride=8, classes=4, pad=pad, modalities=modalities)).eval()
     for parameter in model.head.parameters():
         torch.nn.init.normal_(parameter)
     return model
@@ -148,11 +148,17 @@ def test_instructions_for_bfloat16(flags: str, name: str | None, monkeypatch: py
     assert machine.bfloat16_instructions() == name
 
 
-@pytest.mark.parametrize("backbone", ["small", "alexnet", "googlenet"])
+@pytest.mark.parametrize(
+    ("backbone", "modalities"), [("small", ()), ("alexnet", ()), ("googlenet", ()), ("alexnet", ("color", "hha"))]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("options", [{}, {"reuse_padding": False}, {"compile": True}], ids=str)
 def test_trunks_give_the_scores_of_the_model(
-    options: dict[str, bool], dtype: torch.dtype, backbone: str, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, bool],
+    dtype: torch.dtype,
+    backbone: str,
+    modalities: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """AlexNet and GoogLeNet with a sixteenth of their channels."""
     for name in ("alexnet", "googlenet"):
@@ -160,7 +166,8 @@ def test_trunks_give_the_scores_of_the_model(
         monkeypatch.setitem(BACKBONES, name, replace(BACKBONES[name], layers=layers))
     compiled: list[torch.nn.Module] = []
     monkeypatch.setattr(inference, "frozen", lambda net: compiled.append(net) or net)
-    model, images = random_model(backbone=backbone), torch.randn(2, 3, 40, 33)
+    model = random_model(backbone=backbone, modalities=modalities)
+    images = torch.randn(2, model.backbone.in_channels, 40, 33)
     with torch.inference_mode():
         expected = model.scores(images).coarse
         trunk = inference_trunk(model, dtype, **options)
@@ -169,7 +176,9 @@ def test_trunks_give_the_scores_of_the_model(
             assert coarse.dtype == torch.float32
             error = float((coarse - expected).norm() / expected.norm())
             assert error < (0.02 if dtype == torch.bfloat16 else 1e-6)
-    assert len(compiled) == bool(options.get("compile"))
+    assert len(compiled) == (len(model.trunks) if options.get("compile") else 0)
+    if backbone != "googlenet":  # whose official padding is the classifier's
+        assert all(isinstance(net, torch.fx.GraphModule) for net in compiled)  # what is left of it with padding reused
 
 
 def test_colorize_and_blend() -> None:
