@@ -10,7 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from fcn.backbones import BACKBONES
 from fcn.config import Recipe, load_recipe
+from tests.fcn.networks import narrowed
 
 CLASSES = ["ground", "square", "disk"]
 
@@ -80,3 +82,13 @@ def real_data() -> Path:
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def narrow_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The published backbones with few channels, under their own names."""
+    divisors = {
+        "alexnet": 32, "vgg16": 64, "vgg19": 64, "googlenet": 16, "alexnet_torchvision": 32, "googlenet_torchvision": 16
+    }  # fmt: skip
+    for name, divisor in divisors.items():
+        monkeypatch.setitem(BACKBONES, name, narrowed(BACKBONES[name], divisor))

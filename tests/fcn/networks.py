@@ -16,6 +16,7 @@ from fcn.models import FCN, ModelConfig, build_model
 
 Parameters = Mapping[str, Tensor]
 Maps = dict[str, Tensor]
+State = dict[str, Tensor]
 VGG_DEPTHS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 SKIPS = {
     "vgg16": ("pool4", "pool3"),
@@ -184,3 +185,13 @@ def official(
         x = crop(up, 0, *size) + crop(score, offset, *size)
     x = upsampled(x, names[-1], kernels[-1], stride)
     return crop(x, last_offset, images.shape[2], images.shape[3])
+
+
+def published_state(backbone: str, stride: int, classes: int = 3, seed: int = 0) -> State:
+    """The tensors of a published network, with its transposed convolutions from every class to every class."""
+    model = random_model(backbone, seed, stride=stride, classes=classes, pad="official")
+    state = {name: tensor.detach().clone() for name, tensor in published_parameters(model).items()}
+    kernels = HEADS["vgg" if backbone.startswith("vgg") else backbone][stride][0]
+    for name, kernel_size in zip((*model.head.fusions, model.head.last), kernels, strict=True):
+        state[f"{name}.weight"] = bilinear(kernel_size, classes, torch.float32)
+    return state

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import zipfile
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +12,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import save_file
-from torch import Tensor
 
-from fcn.backbones import BACKBONES
 from fcn.cli import main
 from fcn.models import ModelConfig, build_model
-from fcn.preprocessing import CAFFE_VGG, IMAGENET
-from fcn.weights import convert, load_pretrained_backbone, load_weights, sources
+from fcn.preprocessing import CAFFE_VGG
+from fcn.weights import convert, load_pretrained_backbone, load_weights, save_weights, sources, start_from
 from fcn.weights.caffemodel import read_caffemodel
 from tests.fcn import networks
-from tests.fcn.foreign import layers_of, net_parameter, write_caffemodel, write_npz
-from tests.fcn.networks import narrowed, random_model
+from tests.fcn.foreign import layers_of, write_caffemodel, write_npz
+from tests.fcn.networks import State, published_state
 
-DIVISORS = {
-    "alexnet": 32, "vgg16": 64, "vgg19": 64, "googlenet": 16, "alexnet_torchvision": 32, "googlenet_torchvision": 16,
-}  # fmt: skip
-State = dict[str, Tensor]
-
-
-@pytest.fixture(autouse=True)
-def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, divisor in DIVISORS.items():
-        monkeypatch.setitem(BACKBONES, name, narrowed(BACKBONES[name], divisor))
-
-
-def published_state(backbone: str, stride: int, classes: int = 3, seed: int = 0) -> State:
-    """The tensors of a published network, with its transposed convolutions from every class to every class."""
-    model = random_model(backbone, seed, stride=stride, classes=classes, pad="official")
-    state = {name: tensor.detach().clone() for name, tensor in networks.published_parameters(model).items()}
-    kernels = networks.HEADS["vgg" if backbone.startswith("vgg") else backbone][stride][0]
-    for name, kernel_size in zip((*model.head.fusions, model.head.last), kernels, strict=True):
-        state[f"{name}.weight"] = networks.bilinear(kernel_size, classes, torch.float32)
-    return state
+pytestmark = pytest.mark.usefixtures("narrow_backbones")
 
 
 def assert_same_network(
@@ -216,12 +192,18 @@ def test_color_and_depth_in_one_trunk_and_in_two(tmp_path: Path) -> None:
             for layer, part in [name.split(".")] if layer != "upscore"}  # fmt: skip
     late["upscore.weight"] = state["upscore.weight"]
     write_caffemodel(tmp_path / "late.caffemodel", late)
-    model = convert(tmp_path / "late.caffemodel", mean=range(6)).model
+    weights = convert(tmp_path / "late.caffemodel", mean=range(6))
+    model = weights.model
     assert model.config.modalities == ("color", "hha")
     images = torch.randn(1, 6, 40, 52)
     parts = zip(streams.values(), images.split(3, 1), strict=True)
     expected = sum(networks.official("vgg16", state, part, 32) for state, part in parts) / 2
     torch.testing.assert_close(model(images), expected, rtol=1e-3, atol=1e-3)
+    # It starts the training of the next network.
+    save_weights(tmp_path / "late.safetensors", **vars(weights))
+    finer = build_model(replace(model.config, stride=16))
+    start_from(finer, str(tmp_path / "late.safetensors"), weights.preprocessing)
+    assert all(torch.equal(finer.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def test_two_tasks(tmp_path: Path) -> None:
@@ -255,250 +237,6 @@ def test_transposed_convolutions_are_as_general_as_needed(tmp_path: Path, betwee
     assert (config.upsampling, config.last_upsampling) == (between, last)
 
 
-# --- Classifiers. ---
-
-
-def plain_torchvision_googlenet(state: State, x: Tensor) -> Tensor:
-    def conv(name: str, x: Tensor, **options: Any) -> Tensor:
-        x = F.conv2d(x, state[f"{name}.conv.weight"], **options)
-        bn = [state[f"{name}.bn.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
-        return F.relu(F.batch_norm(x, *bn, eps=1e-3))
-
-    x = F.max_pool2d(conv("conv1", x, stride=2, padding=3), 3, 2, ceil_mode=True)
-    x = F.max_pool2d(conv("conv3", conv("conv2", x), padding=1), 3, 2, ceil_mode=True)
-    for module in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"):
-        name = f"inception{module}"
-        x = torch.cat([
-            conv(f"{name}.branch1", x),
-            conv(f"{name}.branch2.1", conv(f"{name}.branch2.0", x), padding=1),
-            conv(f"{name}.branch3.1", conv(f"{name}.branch3.0", x), padding=1),
-            conv(f"{name}.branch4.1", F.max_pool2d(x, 3, 1, 1)),
-        ], 1)  # fmt: skip
-        if module in ("3b", "4e"):
-            x = F.max_pool2d(x, 3 if module == "3b" else 2, 2, ceil_mode=True)
-    return F.linear(x.mean((2, 3)), state["fc.weight"], state["fc.bias"])
-
-
-def torchvision_state(backbone: str) -> tuple[State, Callable[[Tensor], Tensor]]:
-    """Random tensors with torchvision's names, and its classifier with them."""
-    torch.manual_seed(3)
-    if backbone == "googlenet_torchvision":
-        state: State = {}
-        channels_of = input_channels(backbone)
-        for layer in BACKBONES[backbone].layers:
-            branch = {"1x1": "branch1", "3x3_reduce": "branch2.0", "3x3": "branch2.1", "5x5_reduce": "branch3.0",
-                      "5x5": "branch3.1", "pool_proj": "branch4.1"}  # fmt: skip
-            module, _, part = layer.name.partition("/")
-            stem = {"conv1/7x7_s2": "conv1", "conv2/3x3_reduce": "conv2", "conv2/3x3": "conv3"}
-            if layer.kind == "conv":
-                name = stem.get(layer.name) or f"{module.replace('_', '')}.{branch[part]}"
-                shape = (layer.channels, channels_of[layer.name], layer.kernel_size, layer.kernel_size)
-                state[f"{name}.conv.weight"] = torch.randn(shape) / (shape[1] * layer.kernel_size**2) ** 0.5
-                state[f"{name}.bn.weight"] = torch.rand(layer.channels) + 0.5
-                state[f"{name}.bn.bias"] = torch.rand(layer.channels)
-                state[f"{name}.bn.running_mean"] = torch.randn(layer.channels) * 0.1
-                state[f"{name}.bn.running_var"] = torch.rand(layer.channels) + 0.01
-                state[f"{name}.bn.num_batches_tracked"] = torch.tensor(7)
-        state["fc.weight"] = torch.randn(64, BACKBONES[backbone].layers[-2].channels)
-        state["fc.bias"] = torch.randn(64)
-        state["aux1.fc1.weight"] = torch.randn(3, 3)
-        return state, lambda x: plain_torchvision_googlenet(state, x)
-    nn = torch.nn
-    modules: list[nn.Module] = []
-    channels = 3
-    for layer in BACKBONES[backbone].layers:
-        if layer.kind == "conv":
-            modules += [nn.Conv2d(channels, layer.channels, layer.kernel_size, layer.stride, layer.padding), nn.ReLU()]
-        elif layer.kind == "pool":
-            modules.append(nn.MaxPool2d(layer.kernel_size, layer.stride))
-        channels = layer.channels if layer.kind != "linear" else channels
-    widths = [layer.channels for layer in BACKBONES[backbone].layers[-3:]]
-    first, second, third = (
-        nn.Linear(a, b) for a, b in zip((channels * (36 if "alex" in backbone else 49), *widths), widths, strict=False)
-    )
-    if "alex" in backbone:
-        last = nn.Sequential(nn.Dropout(), first, nn.ReLU(), nn.Dropout(), second, nn.ReLU(), third)
-    else:
-        last = nn.Sequential(first, nn.ReLU(), nn.Dropout(), second, nn.ReLU(), nn.Dropout(), third)
-    net = nn.Sequential()
-    net.add_module("features", nn.Sequential(*modules))
-    net.add_module("flatten", nn.Flatten())
-    net.add_module("classifier", last)
-    return net.eval().state_dict(), net
-
-
-def input_channels(backbone: str) -> dict[str, int]:
-    """Input channels of each convolution."""
-    return {name: module.in_channels for name, module in BACKBONES[backbone].classifier().named_modules()
-            if isinstance(module, torch.nn.Conv2d)}  # fmt: skip
-
-
-@pytest.mark.parametrize("backbone", ["vgg16", "vgg19", "alexnet_torchvision", "googlenet_torchvision"])
-def test_torchvision_classifiers(tmp_path: Path, backbone: str) -> None:
-    """FCN-32s of the classifier's own classes: on the classifier's image its one score is the classifier's."""
-    state, net = torchvision_state(backbone)
-    torch.save(state, tmp_path / "a.pth")
-    # GoogLeNet's own padding; else the first layer's of the classifier, for a score in one place.
-    weights = convert(tmp_path / "a.pth", pad="official")
-    config = weights.model.config
-    assert (config.backbone, config.stride) == (backbone, 32)
-    images = torch.randn(1, 3, 224, 224)
-    trunk = weights.model.trunks[""]
-    classifier = BACKBONES[backbone].classifier().eval()
-    own = dict(trunk.state_dict())
-    score = weights.model.head.score(weights.model.head.streams[0])
-    last = BACKBONES[backbone].layers[-1].name
-    own |= {f"{last}.weight": score.weight.detach(), f"{last}.bias": score.bias.detach()}
-    classifier.load_state_dict({name: own[name].reshape(t.shape) for name, t in classifier.state_dict().items()})
-    torch.testing.assert_close(classifier(images)[last], net(images), rtol=1e-3, atol=1e-3)
-    assert weights.preprocessing.std == ((0.5,) * 3 if "googlenet" in backbone else IMAGENET.std)
-    # The same trunk for training, by another way.
-    model = build_model(ModelConfig(backbone, 16, 5))
-    load_pretrained_backbone(model, tmp_path / "a.pth")
-    torch.testing.assert_close(model.backbone.state_dict(), trunk.state_dict(), rtol=0, atol=0)
-
-
-def test_torchvision_geometry_of_googlenet() -> None:
-    model = build_model(ModelConfig("googlenet_torchvision", 32, 3, "official"))
-    assert float(model.head.streams[0].position.shift) == 22
-    assert model.head.upsample("upscore").geometry.crop == 9
-
-
-@pytest.mark.parametrize("backbone", ["vgg16", "alexnet", "googlenet"])
-@pytest.mark.parametrize("v1", [False, True])
-def test_caffe_classifiers(tmp_path: Path, backbone: str, v1: bool) -> None:
-    torch.manual_seed(0)
-    classifier = BACKBONES[backbone].classifier().eval()
-    auxiliary = {"loss1/conv.weight": torch.randn(2, 3, 1, 1)} if backbone == "googlenet" else {}
-    write_caffemodel(tmp_path / "a.caffemodel", {**classifier.state_dict(), **auxiliary}, v1=v1)
-    weights = convert(tmp_path / "a.caffemodel", pad="official")
-    assert weights.preprocessing == CAFFE_VGG
-    assert weights.model.config.backbone == backbone
-    found = weights.model.backbone.state_dict()
-    for name, tensor in classifier.state_dict().items():
-        if name in found:
-            assert torch.equal(found[name].reshape(tensor.shape), tensor)
-    last = classifier.layers[-1].name
-    score = weights.model.head.get_parameter("score_fr.weight")
-    assert torch.equal(score.flatten(1), classifier.get_parameter(f"{last}.weight"))
-    model = build_model(ModelConfig(backbone, 8, 5, "official"))
-    load_pretrained_backbone(model, tmp_path / "a.caffemodel")
-    torch.testing.assert_close(model.backbone.state_dict(), found, rtol=0, atol=0)
-
-
-def test_early_fusion_starts_from_the_mean_of_the_colors(tmp_path: Path) -> None:
-    state = published_state("vgg16", 32)
-    write_caffemodel(tmp_path / "a.caffemodel", state)
-    model = build_model(ModelConfig("vgg16", 32, 5, in_channels=4))
-    load_pretrained_backbone(model, tmp_path / "a.caffemodel")
-    weight = model.backbone.get_parameter("conv1_1.weight")
-    assert torch.equal(weight[:, :3], state["conv1_1.weight"])
-    torch.testing.assert_close(weight[:, 3], state["conv1_1.weight"].mean(1))
-    # Late fusion: both trunks start from the same weights.
-    model = build_model(ModelConfig("vgg16", 32, 5, modalities=("color", "hha")))
-    load_pretrained_backbone(model, tmp_path / "a.caffemodel")
-    assert all(torch.equal(t.get_parameter("fc6.weight"), state["fc6.weight"]) for t in model.trunks.values())
-
-
-# --- What does not fit. ---
-
-
-def test_every_mismatch_is_named(tmp_path: Path) -> None:
-    state = published_state("vgg16", 16)
-    del state["conv3_2.bias"], state["fc7.weight"]
-    state["conv9.weight"] = torch.zeros(1)
-    state["conv2_1.weight"] = torch.zeros(2, 9, 3, 3)
-    torch.save(state, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"a\.pth: the tensors do not fit") as error:
-        convert(tmp_path / "a.pth")
-    for part in ("missing: backbone.conv3_2.bias, backbone.fc7.weight;", "unexpected: conv9.weight;",
-                 "backbone.conv2_1.weight is (2, 9, 3, 3) instead of (2, 2, 3, 3)"):  # fmt: skip
-        assert part in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"upscore2.weight": torch.zeros(3, 3, 5, 5)}, r"upscore2.weight is \(3, 3, 5, 5\) instead of \(classes, clas"),
-        ({"fc6.bias": torch.full((64,), torch.nan)}, "values that are not finite in backbone.fc6.bias"),
-        ({"conv1_1.running_mean": torch.zeros(2)}, "it has batch normalization, and the published vgg16 has none"),
-    ],
-)
-def test_what_cannot_be_converted(tmp_path: Path, change: State, message: str) -> None:
-    torch.save({**published_state("vgg16", 16), **change}, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=message):
-        convert(tmp_path / "a.pth")
-
-
-def test_foreign_names(tmp_path: Path) -> None:
-    torch.save({"layer1.0.conv1.weight": torch.zeros(3)}, tmp_path / "resnet.pth")
-    with pytest.raises(ValueError, match=r"resnet\.pth: its tensors \(layer1.0.conv1.weight, .*none of alexnet, vgg16"):
-        convert(tmp_path / "resnet.pth")
-
-
-def test_torchvisions_other_networks_say_why_they_do_not_fit(tmp_path: Path) -> None:
-    for backbone, why in (("googlenet", "batch normalization"), ("alexnet", "no groups")):
-        torch.save(torchvision_state(f"{backbone}_torchvision")[0], tmp_path / "a.pth")
-        with pytest.raises(ValueError, match=f"weights of {backbone}_torchvision, the network is {backbone}: .*{why}"):
-            load_pretrained_backbone(build_model(ModelConfig(backbone, 32)), tmp_path / "a.pth")
-    state, _ = torchvision_state("googlenet_torchvision")
-    del state["conv2.bn.running_var"]
-    torch.save(state, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"missing: conv2\.bn\.running_var"):
-        convert(tmp_path / "a.pth")
-
-
-@pytest.fixture(scope="module")
-def small_caffemodel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("caffe") / "a.caffemodel"
-    write_caffemodel(path, {"conv1.weight": torch.randn(2, 3, 1, 1), "conv1.bias": torch.randn(2)})
-    return path
-
-
-@given(data=st.data())
-@settings(max_examples=200, deadline=None)
-def test_damaged_caffemodels_are_errors(small_caffemodel: Path, data: st.DataObject) -> None:
-    """Whatever the bytes: arrays or a ValueError."""
-    content = bytearray(small_caffemodel.read_bytes())
-    if data.draw(st.booleans()):
-        content = content[: data.draw(st.integers(0, len(content) - 1))]
-    for _ in range(data.draw(st.integers(0, 3))):
-        if content:
-            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    damaged = small_caffemodel.with_name("damaged.caffemodel")
-    damaged.write_bytes(content)
-    with contextlib.suppress(ValueError):
-        blobs = read_caffemodel(damaged)
-        assert all(isinstance(blob, np.ndarray) for arrays in blobs.values() for blob in arrays)
-
-
-def test_truncated_caffemodels_and_others(small_caffemodel: Path, tmp_path: Path) -> None:
-    whole = small_caffemodel.read_bytes()
-    path = tmp_path / "a.caffemodel"
-    for size in (len(whole) - 1, len(whole) // 2):
-        path.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match=r"not a whole \.caffemodel: it ends within a field"):
-            read_caffemodel(path)
-    net = net_parameter(True)
-    net.layer.add(name="data")
-    path.write_bytes(net.SerializeToString())
-    with pytest.raises(ValueError, match="no layer in it has any"):
-        read_caffemodel(path)
-    path.write_bytes(b"\x12\x02\x0a\x00")  # layers { layer {} }
-    with pytest.raises(ValueError, match="first version of Caffe"):
-        read_caffemodel(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 broken"])
-def test_broken_npz_files(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.npz: not a whole \.npz file"):
-        convert(tmp_path / "a.npz")
-    np.savez(tmp_path / "b.npz", a=np.array([{"x": 1}], dtype=object))
-    with pytest.raises(ValueError, match=r"b\.npz: not a whole \.npz file of numbers"):
-        convert(tmp_path / "b.npz")
-
-
 # --- The command. ---
 
 
@@ -515,6 +253,10 @@ def test_convert_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert weights.preprocessing.mean == (114.578, 115.294, 108.353)
     assert weights.preprocessing.channel_order == "bgr"
     assert weights.extra == {"converted_from": "siftflow-fcn8s.caffemodel"}
+    assert main(["convert", str(source), str(tmp_path / "hha.safetensors"), "--order", "rgb", *mean]) == 0
+    assert load_weights(tmp_path / "hha.safetensors").preprocessing == replace(
+        weights.preprocessing, channel_order="rgb"
+    )
     images = torch.randn(1, 3, 40, 52)
     expected = networks.official("vgg16", state, images, 8)
     torch.testing.assert_close(weights.model(images), expected, rtol=1e-3, atol=1e-3)
