@@ -172,7 +172,8 @@ class TrainerConfig:
 
     run_dir: where everything is written.
     validate_every: epochs between validations (and checkpoints).
-    patience: a stage ends after this many validations without a higher mean IU. null: never early.
+    patience: a stage ends after this many validations without a higher mean IU (of several tasks: the first's). null:
+        never early.
     accumulate: batches whose gradients are averaged for a step.
     average: validate and keep an exponential moving average of the weights with this decay, such as 0.999. 0: off.
     devices, nodes: processes on each machine, and machines. ``data.batch_size`` images are shared by all.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import LossConfig
-from .data import VOID, Batch, Group, SegmentationDataset
+from .data import VOID, Batch, SegmentationDataset
 from .models import FCN
 from .scores import Scores
 from .tasks import split_labels
@@ -42,25 +42,25 @@ class Loss(nn.Module):
 
         Each may be added up over batches and processes before it is divided.
         """
-        return torch.stack([self._sums(model, group) for group in batch]).sum(0)
+        stride = model.config.stride
+        groups = [self.group_sums(model.task_scores(group["image"]), group["target"], stride) for group in batch]
+        return torch.stack(groups).sum(0)
 
-    def _sums(self, model: FCN, group: Group) -> Tensor:
-        sizes, target = model.config.task_classes, group["target"]
+    def group_sums(self, scores: Mapping[str, Scores], target: Tensor, stride: int) -> Tensor:
+        """``sums`` from the scores of a group by task, and its targets ``[N(, T), H, W]``."""
         pixel_weight = None
         if self.training and self.config.sampling < 1:
-            pixel_weight = sampled_cells(target, model.config.stride, self.config.sampling)
-        class_weights: Sequence[Tensor | None] = [None] * len(sizes)
+            pixel_weight = sampled_cells(target, stride, self.config.sampling)
+        class_weights: Sequence[Tensor | None] = [None] * len(scores)
         if self.class_weight is not None:
-            class_weights = self.class_weight.split(list(sizes.values()))
-        sums = []
-        for (task, scores), labels, class_weight in zip(
-            model.task_scores(group["image"]).items(), split_labels(target), class_weights, strict=True
-        ):
-            total = self._total(scores, labels, class_weight, pixel_weight) * self.config.task_weights.get(task, 1.0)
+            class_weights = self.class_weight.split([each.coarse.shape[1] for each in scores.values()])
+        columns = []
+        for (task, own), labels, class_weight in zip(scores.items(), split_labels(target), class_weights, strict=True):
+            total = self._total(own, labels, class_weight, pixel_weight) * self.config.task_weights.get(task, 1.0)
             weight = _weight(labels, class_weight, pixel_weight)
             images = weight.new_tensor(len(labels))
-            sums.append(torch.stack([total, weight if self.config.normalize else images, weight]))
-        return torch.stack(sums, 1)
+            columns.append(torch.stack([total, weight if self.config.normalize else images, weight]))
+        return torch.stack(columns, 1)
 
     def _total(
         self, scores: Scores, target: Tensor, class_weight: Tensor | None, pixel_weight: Tensor | None

@@ -242,7 +242,7 @@ class SegmentationTask(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         sums = self.loss.sums(self.model, batch)
-        totals, divisors, _ = self._over_processes(sums.detach())
+        totals, divisors, _ = self._over_processes(sums.detach().clone())
         divisors = divisors.clamp(min=SMALLEST)
         mean = (totals / divisors).sum()
         self.train_loss += torch.stack([mean, torch.ones_like(mean)])
@@ -260,10 +260,10 @@ class SegmentationTask(pl.LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         for group in batch:
-            scores = self.evaluated.task_scores(group["image"]).values()
-            for metric, each, target in zip(self.val_metrics, scores, split_labels(group["target"]), strict=True):
-                cast(SegmentationMetrics, metric).update(each.labels(), target)
-        self.val_loss += self.loss.sums(self.evaluated, batch)
+            scores, target = self.evaluated.task_scores(group["image"]), group["target"]
+            for metric, own, labels in zip(self.val_metrics, scores.values(), split_labels(target), strict=True):
+                cast(SegmentationMetrics, metric).update(own.labels(), labels)
+            self.val_loss += self.loss.group_sums(scores, target, self.model.config.stride)
 
     def on_validation_epoch_end(self) -> None:
         self.val_loss.copy_(self._over_processes(self.val_loss.clone()))
