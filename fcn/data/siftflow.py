@@ -17,6 +17,7 @@ SEMANTIC_CLASSES = [
     "sidewalk", "sign", "sky", "staircase", "streetlight", "sun", "tree", "window",
 ]  # fmt: skip
 GEOMETRIC_CLASSES = ["sky", "horizontal", "vertical"]
+TASKS = {"semantic": SEMANTIC_CLASSES, "geometric": GEOMETRIC_CLASSES}
 SCENES = "spatial_envelope_256x256_static_8outdoorcategories"
 MEAN = (114.578, 115.294, 108.353)  # blue, green, red
 

@@ -15,6 +15,8 @@ from fcn_kernels import bilinear_kernel
 
 from ..backbones import Net
 from ..data import voc_palette
+from ..data.siftflow import MEAN as SIFTFLOW_MEAN
+from ..data.siftflow import TASKS as SIFTFLOW_TASKS
 from ..data.voc import VOC_CLASSES
 from ..heads import Filter
 from ..models import AT_ONCE_SCALES, FCN, ModelConfig, build_model
@@ -26,6 +28,8 @@ from .tensors import Tensors, check_tensors
 
 FILTERS: tuple[Filter, ...] = ("fixed", "diagonal", "dense")
 """From the special to the general."""
+PUBLISHED_TASKS = {"sem": "semantic", "geo": "geometric"}
+"""Tasks of SIFT Flow by the suffixes of their layers."""
 SCALES = {16: "scale_pool4", 8: "scale_pool3"}
 """Caffe's layers that scale the skips of these strides."""
 
@@ -46,7 +50,8 @@ def convert(
     bilinear. The names of layers tell which network it is.
 
     Args:
-        classes: names of the classes; those of PASCAL VOC for 21, numbers otherwise.
+        classes: names of the classes, of several tasks in a row; by default those of PASCAL VOC for 21, those of SIFT
+            Flow for its two tasks, numbers otherwise.
         at_once: whether an FCN-8s was trained at once, with scaled skips, where the file does not say: the tensors of
             both kinds have the same names and shapes, and either gives wrong scores as the other.
         pad: ``"official"`` or ``"same"``; by default official for an FCN, same for a classifier.
@@ -64,17 +69,30 @@ def convert(
     check_tensors(source.path, tensors, model.state_dict())
     model.load_state_dict(tensors, assign=True)
     channels = config.in_channels * max(1, len(config.modalities))
+    if mean is None and _is_siftflow(config):
+        mean = SIFTFLOW_MEAN
     preprocessing = _preprocessing(source, channels, mean)
     if order is not None:
         preprocessing = replace(preprocessing, channel_order=order)
-    if classes is None:
-        classes = VOC_CLASSES if config.classes == len(VOC_CLASSES) else [str(n) for n in range(config.classes)]
+    classes = _default_classes(config) if classes is None else classes
     if len(classes) != config.classes:
         raise ValueError(f"{path}: the network has {config.classes} classes, but {len(classes)} names are given")
     extra = {"converted_from": source.path.name}
     if source.published is not None:
         extra["checksum"] = f"that of the published {source.published.name}"
-    return Weights(model.eval(), list(classes), voc_palette(config.classes), preprocessing, extra)
+    palette = [color for count in config.task_classes.values() for color in voc_palette(count)]
+    return Weights(model.eval(), list(classes), palette, preprocessing, extra)
+
+
+def _is_siftflow(config: ModelConfig) -> bool:
+    """Whether it is the one published network of several tasks."""
+    return config.task_classes == {task: len(classes) for task, classes in SIFTFLOW_TASKS.items()}
+
+
+def _default_classes(config: ModelConfig) -> list[str]:
+    if _is_siftflow(config):
+        return [name for task in config.task_classes for name in SIFTFLOW_TASKS[task]]
+    return VOC_CLASSES if config.classes == len(VOC_CLASSES) else [str(n) for n in range(config.classes)]
 
 
 def fitted(tensor: Tensor, wanted: Tensor | None) -> Tensor:
@@ -114,7 +132,7 @@ def _network(source: Source, at_once: bool | None, pad: str | None) -> tuple[Mod
         in_channels=_in_channels(given, f"{first}{modalities[0] if modalities else ''}.weight"),
         at_once=_is_at_once(source, given, stride, at_once),
         modalities=modalities,
-        tasks=tuple((task.strip("_"), size) for task, size in zip(tasks, sizes, strict=True)) if tasks else (),
+        tasks=tuple((_task_name(task), size) for task, size in zip(tasks, sizes, strict=True)) if tasks else (),
     )
     with torch.device("meta"):
         model = build_model(config)
@@ -126,6 +144,11 @@ def _network(source: Source, at_once: bool | None, pad: str | None) -> tuple[Mod
         prefix = f"backbone.{modality}." if modality else "backbone."
         found |= {prefix + name: tensor for name, tensor in _take_trunk(given, trunk, modality).items()}
     return config, found | given  # What is left over is unexpected.
+
+
+def _task_name(suffix: str) -> str:
+    name = suffix.strip("_")
+    return PUBLISHED_TASKS.get(name, name)
 
 
 def _take_trunk(given: Tensors, trunk: Net, suffix: str) -> Tensors:

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from fcn.cli import main
+from fcn.data import voc_palette
+from fcn.data.siftflow import MEAN, TASKS
 from fcn.models import ModelConfig, build_model
 from fcn.preprocessing import CAFFE_VGG
 from fcn.weights import convert, load_pretrained_backbone, load_weights, save_weights, sources, start_from
@@ -206,20 +208,25 @@ def test_color_and_depth_in_one_trunk_and_in_two(tmp_path: Path) -> None:
     assert all(torch.equal(finer.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_two_tasks(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("semantic", "geometric"), [(4, 2), (33, 3)])
+def test_two_tasks(tmp_path: Path, semantic: int, geometric: int) -> None:
     """SIFT Flow: heads with the suffixes ``_sem`` and ``_geo`` on one trunk."""
-    state, heads = {}, {"sem": published_state("vgg16", 16, 4), "geo": published_state("vgg16", 16, 2)}
+    state, heads = {}, {"sem": published_state("vgg16", 16, semantic), "geo": published_state("vgg16", 16, geometric)}
     for task, tensors in heads.items():
         tensors.update({name: heads["sem"][name] for name in tensors if "score" not in name})
         for name, tensor in tensors.items():
             state[name.replace(".", f"_{task}.") if "score" in name else name] = tensor
     write_caffemodel(tmp_path / "a.caffemodel", state)
-    model = convert(tmp_path / "a.caffemodel").model
-    assert model.config.tasks == (("sem", 4), ("geo", 2))
+    weights = convert(tmp_path / "a.caffemodel")
+    model = weights.model
+    assert model.config.tasks == (("semantic", semantic), ("geometric", geometric))
     images = torch.randn(1, 3, 40, 52)
-    for task, scores in model.task_scores(images).items():
-        expected = networks.official("vgg16", heads[task], images, 16)
+    for scores, head in zip(model.task_scores(images).values(), heads.values(), strict=True):
+        expected = networks.official("vgg16", head, images, 16)
         torch.testing.assert_close(scores.logits(), expected, rtol=1e-3, atol=1e-3)
+    classes = {name: task.classes for name, task in weights.tasks.items()}
+    assert (classes == TASKS) == (weights.preprocessing.mean == MEAN) == (semantic == 33)
+    assert weights.tasks["geometric"].palette == voc_palette(geometric)
 
 
 @pytest.mark.parametrize("between", ["fixed", "diagonal", "dense"])
