@@ -121,8 +121,10 @@ def _train_stage(
     stride, epochs = recipe.stages.stride[index], recipe.stages.epochs[index]
     seed = _seed(recipe.trainer.seed, stride)
     torch.manual_seed(seed)
-    model = _initial_model(recipe, stride, train_set, preprocessing, previous)
+    model = _network(recipe, stride, train_set, preprocessing)
     last = folder / LAST_FILE
+    if not last.exists():
+        _start(model, recipe, preprocessing, previous)
     checkpoint = _read_checkpoint(last) if last.exists() else {"global_step": 0}
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -277,9 +279,7 @@ class SegmentationTask(pl.LightningModule):
         return dict(zip(self.model.config.task_classes, results, strict=True))
 
 
-def _initial_model(
-    recipe: Recipe, stride: int, data: SegmentationDataset, preprocessing: Preprocessing, previous: Path | None
-) -> FCN:
+def _network(recipe: Recipe, stride: int, data: SegmentationDataset, preprocessing: Preprocessing) -> FCN:
     network = recipe.model
     if network.modalities and preprocessing.channels != 3 * len(network.modalities):
         raise ConfigError(
@@ -301,15 +301,19 @@ def _initial_model(
             modalities=tuple(network.modalities),
         )
     )
-    if previous is not None:
-        model.init_from(load_weights(previous).model)
-    elif network.init_from is not None:
-        start_from(model, network.init_from, preprocessing)
-    elif network.pretrained is not None:
-        load_pretrained_backbone(model, network.pretrained)
     if network.tune == "head":
         model.backbone.requires_grad_(False)
     return model
+
+
+def _start(model: FCN, recipe: Recipe, preprocessing: Preprocessing, previous: Path | None) -> None:
+    """The weights that training begins with: those of the stage before or, of the first stage, of another network."""
+    if previous is not None:
+        model.init_from(load_weights(previous).model)
+    elif recipe.model.init_from is not None:
+        start_from(model, recipe.model.init_from, preprocessing)
+    elif recipe.model.pretrained is not None:
+        load_pretrained_backbone(model, recipe.model.pretrained)
 
 
 def _with_rates_for_its_loss(recipe: Recipe, train_set: SegmentationDataset) -> Recipe:

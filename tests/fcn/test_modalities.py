@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from scipy.io import savemat
 
+from fcn.callbacks import Interrupted
 from fcn.cli import main
 from fcn.config import ConfigError, load_recipe
 from fcn.data import KINDS, DataError, read_labels, voc_palette
@@ -123,23 +126,28 @@ def test_two_trained_networks_become_one_that_trains_in_stages(
     assert "nyud_color_hha test, 1 images" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("stride", [32, 16])
 def test_resumed_run_of_two_modalities_ends_with_the_same_weights(
-    recipe_file: Path, networks: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe_file: Path, networks: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stride: int
 ) -> None:
-    options = [f"--model.init_from.{name}={path}" for name, path in networks.items()]
+    """What it started from is gone by then."""
+    files = {name: Path(shutil.copy(path, tmp_path / path.name)) for name, path in networks.items()}
+    options = [f"--model.init_from.{name}={path}" for name, path in files.items()]
     expected = train(load_recipe(recipe_file, options))
     run = tmp_path / "second"
-    original = SegmentationTask.training_step
 
-    def crash(task: SegmentationTask, batch: Any, batch_idx: int) -> Any:
-        if task.model.config.stride == 16 and batch_idx == 1:
-            raise RuntimeError("power cut")
+    def press_ctrl_c(task: SegmentationTask, batch: Any, batch_idx: int) -> Any:
+        if task.model.config.stride == stride and batch_idx == 0:
+            os.kill(os.getpid(), signal.SIGINT)
         return original(task, batch, batch_idx)
 
+    original = SegmentationTask.training_step
     with monkeypatch.context() as patch:
-        patch.setattr(SegmentationTask, "training_step", crash)
-        with pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(SegmentationTask, "training_step", press_ctrl_c)
+        with pytest.raises(Interrupted):
             train(load_recipe(recipe_file, [*options, f"--trainer.run_dir={run}"]))
+    for path in files.values():
+        path.unlink()
     assert main(["train", "--resume", str(run)]) == 0
     one, two = load_file(expected), load_file(run / "best.safetensors")
     assert one.keys() == two.keys()
