@@ -323,7 +323,7 @@ def test_predictor_gives_a_label_map_of_each_task() -> None:
 
 def test_data_check_of_both_labels(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root, out = Path(shutil.copytree(scenes, tmp_path / "data")), tmp_path / "check.json"
-    arguments = ["data", "check", str(root), "--data.kind=siftflow_tasks", "--out", str(out)]
+    arguments = ["data", "check", str(root), "--out", str(out)]
     assert main(arguments) == 0
     found = json.loads(out.read_text())["splits"]["trainval"]
     assert found["images"] == 4
