@@ -116,7 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--at-once", action=argparse.BooleanOptionalAction, help="FCN-8s trained with scaled skips")
     convert.add_argument("--pad", help="same or official (default: official for an FCN, same for a classifier)")
     convert.add_argument("--mean", type=float, nargs="+", help="of the channels, where it is not the published one")
-    convert.add_argument("--order", choices=("rgb", "bgr"), help="of the channels; the authors' HHA network: rgb")
+    convert.add_argument(
+        "--order", choices=("rgb", "bgr"), help="of the first three channels, where it is not the published one"
+    )
     convert.set_defaults(run=_convert)
 
     experiment = commands.add_parser("experiment", help="an experiment of the paper: tables, JSON and a figure")

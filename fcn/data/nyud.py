@@ -22,6 +22,13 @@ NYUD_CLASSES = [
     "toilet", "sink", "lamp", "bathtub", "bag", "otherstructure", "otherfurniture", "otherprop",
 ]  # fmt: skip
 COLOR_MEAN, HHA_MEAN = (116.190, 97.203, 92.318), (132.431, 94.076, 118.477)  # blue, green, red; file order
+PUBLISHED = {
+    "color": Preprocessing(COLOR_MEAN, (1.0,) * 3, "bgr", 1.0),
+    "hha": Preprocessing(HHA_MEAN, (1.0,) * 3, "rgb", 1.0),
+    "color_depth": Preprocessing((*COLOR_MEAN, LOG_DEPTH_MEAN), (1.0,) * 4, "bgr", 1.0),
+    "color_hha": Preprocessing((*COLOR_MEAN, *HHA_MEAN), (1.0,) * 6, "bgr", 1.0),
+}
+"""What the authors' networks are given."""
 
 
 def nyud(root: Path, split: str) -> FileDataset:
@@ -29,22 +36,22 @@ def nyud(root: Path, split: str) -> FileDataset:
 
     The papers train on ``train+val``.
     """
-    return _nyud(root, split, "images", Preprocessing(COLOR_MEAN, (1.0,) * 3, "bgr", 1.0))
+    return _nyud(root, split, "images", PUBLISHED["color"])
 
 
 def nyud_hha(root: Path, split: str) -> FileDataset:
     """Depth as horizontal disparity, height and angle: ``<root>/data/hha/img_ID.png`` in place of the colors."""
-    return _nyud(root, split, "hha", Preprocessing(HHA_MEAN, (1.0,) * 3, "rgb", 1.0))
+    return _nyud(root, split, "hha", PUBLISHED["hha"])
 
 
 def nyud_color_depth(root: Path, split: str) -> FileDataset:
     """Color and the logarithm of the depth in millimeters, ``<root>/data/depth/img_ID.png``: 4 channels, float32."""
-    return _nyud(root, split, "images", Preprocessing((*COLOR_MEAN, LOG_DEPTH_MEAN), (1.0,) * 4, "bgr", 1.0), "depth")
+    return _nyud(root, split, "images", PUBLISHED["color_depth"], "depth")
 
 
 def nyud_color_hha(root: Path, split: str) -> FileDataset:
     """Color and HHA: 6 channels, uint8."""
-    return _nyud(root, split, "images", Preprocessing((*COLOR_MEAN, *HHA_MEAN), (1.0,) * 6, "bgr", 1.0), "hha")
+    return _nyud(root, split, "images", PUBLISHED["color_hha"], "hha")
 
 
 def _nyud(root: Path, split: str, first: str, published: Preprocessing, further: Further | None = None) -> FileDataset:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,12 +15,14 @@ from fcn_kernels import bilinear_kernel
 
 from ..backbones import Net
 from ..data import voc_palette
+from ..data.nyud import NYUD_CLASSES
+from ..data.nyud import PUBLISHED as NYUD_PUBLISHED
 from ..data.siftflow import MEAN as SIFTFLOW_MEAN
 from ..data.siftflow import TASKS as SIFTFLOW_TASKS
 from ..data.voc import VOC_CLASSES
 from ..heads import Filter
 from ..models import AT_ONCE_SCALES, FCN, ModelConfig, build_model
-from ..preprocessing import Preprocessing
+from ..preprocessing import CAFFE_VGG, Preprocessing
 from .files import Weights
 from .layouts import suffixes
 from .sources import Source, read_source
@@ -50,15 +52,15 @@ def convert(
     bilinear. The names of layers tell which network it is.
 
     Args:
-        classes: names of the classes, of several tasks in a row; by default those of PASCAL VOC for 21, those of SIFT
-            Flow for its two tasks, numbers otherwise.
+        classes: names of the classes, of several tasks in a row; by default those of PASCAL VOC for 21, those of NYUDv2
+            for 40, those of SIFT Flow for its two tasks, numbers otherwise.
         at_once: whether an FCN-8s was trained at once, with scaled skips, where the file does not say: the tensors of
             both kinds have the same names and shapes, and either gives wrong scores as the other.
         pad: ``"official"`` or ``"same"``; by default official for an FCN, same for a classifier.
-        mean: of the images' channels in the network's order, where it is not that of the published networks: needed
-            for more than three channels.
-        order: of the first three channels, where it is not that of the program (Caffe: blue, green, red): the authors'
-            network on HHA alone takes them as they are stored, ``"rgb"``.
+        mean: of the images' channels in the network's order, where it is not that of these data sets (NYUDv2: by the
+            number of channels, and HHA alone by the file's name) or of the published classifiers.
+        order: of the first three channels, where it is not theirs (Caffe: blue, green, red; the authors' network on HHA
+            alone: as stored, ``"rgb"``).
 
     Raises ``FileNotFoundError``, or ``ValueError`` naming the file and every tensor that does not fit.
     """
@@ -68,13 +70,12 @@ def convert(
         model = build_model(config)
     check_tensors(source.path, tensors, model.state_dict())
     model.load_state_dict(tensors, assign=True)
+    published = _published_data(source, config)
     channels = config.in_channels * max(1, len(config.modalities))
-    if mean is None and _is_siftflow(config):
-        mean = SIFTFLOW_MEAN
-    preprocessing = _preprocessing(source, channels, mean)
+    preprocessing = _preprocessing(source.path, published.preprocessing, channels, mean)
     if order is not None:
         preprocessing = replace(preprocessing, channel_order=order)
-    classes = _default_classes(config) if classes is None else classes
+    classes = published.classes if classes is None else classes
     if len(classes) != config.classes:
         raise ValueError(f"{path}: the network has {config.classes} classes, but {len(classes)} names are given")
     extra = {"converted_from": source.path.name}
@@ -84,15 +85,25 @@ def convert(
     return Weights(model.eval(), list(classes), palette, preprocessing, extra)
 
 
-def _is_siftflow(config: ModelConfig) -> bool:
-    """Whether it is the one published network of several tasks."""
-    return config.task_classes == {task: len(classes) for task, classes in SIFTFLOW_TASKS.items()}
+@dataclass(frozen=True)
+class _Data:
+    """What a network's images and scores are."""
+
+    classes: Sequence[str]
+    preprocessing: Preprocessing
 
 
-def _default_classes(config: ModelConfig) -> list[str]:
-    if _is_siftflow(config):
-        return [name for task in config.task_classes for name in SIFTFLOW_TASKS[task]]
-    return VOC_CLASSES if config.classes == len(VOC_CLASSES) else [str(n) for n in range(config.classes)]
+def _published_data(source: Source, config: ModelConfig) -> _Data:
+    """Those of the data set that such a network of the authors is for; else numbers, and colors as for classifiers."""
+    if config.task_classes == {task: len(classes) for task, classes in SIFTFLOW_TASKS.items()}:
+        names = [name for task in config.task_classes for name in SIFTFLOW_TASKS[task]]
+        return _Data(names, replace(source.preprocessing, mean=SIFTFLOW_MEAN))
+    if config.classes == len(NYUD_CLASSES) and source.preprocessing == CAFFE_VGG and not source.is_classifier:
+        alone = "hha" if "hha" in source.path.name.lower() else "color"
+        given = {4: "color_depth", 6: "color_hha"}.get(config.in_channels * max(1, len(config.modalities)), alone)
+        return _Data(NYUD_CLASSES, NYUD_PUBLISHED[given])
+    names = VOC_CLASSES if config.classes == len(VOC_CLASSES) else [str(number) for number in range(config.classes)]
+    return _Data(names, source.preprocessing)
 
 
 def fitted(tensor: Tensor, wanted: Tensor | None) -> Tensor:
@@ -259,14 +270,11 @@ def _as_kind(weight: Tensor, kind: Filter) -> Tensor:
     return weight
 
 
-def _preprocessing(source: Source, channels: int, mean: Sequence[float] | None) -> Preprocessing:
-    if mean is None and channels == source.preprocessing.channels:
-        return source.preprocessing
+def _preprocessing(path: Path, published: Preprocessing, channels: int, mean: Sequence[float] | None) -> Preprocessing:
+    if mean is None and channels == published.channels:
+        return published
     if mean is None or len(mean) != channels:
         given = "none" if mean is None else f"{len(mean)}"
-        raise ValueError(
-            f"{source.path}: the network takes {channels} channels; mean needs as many values, got {given}"
-        )
-    preprocessing = source.preprocessing
-    std = (*preprocessing.std, *[1.0] * channels)[:channels]
-    return replace(preprocessing, mean=tuple(float(value) for value in mean), std=std)
+        raise ValueError(f"{path}: the network takes {channels} channels; mean needs as many values, got {given}")
+    std = (*published.std, *[1.0] * channels)[:channels]
+    return replace(published, mean=tuple(float(value) for value in mean), std=std)

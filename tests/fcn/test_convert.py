@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from fcn.cli import main
 from fcn.data import voc_palette
+from fcn.data.nyud import NYUD_CLASSES, PUBLISHED
 from fcn.data.siftflow import MEAN, TASKS
 from fcn.models import ModelConfig, build_model
 from fcn.preprocessing import CAFFE_VGG
@@ -206,6 +207,23 @@ def test_color_and_depth_in_one_trunk_and_in_two(tmp_path: Path) -> None:
     finer = build_model(replace(model.config, stride=16))
     start_from(finer, str(tmp_path / "late.safetensors"), weights.preprocessing)
     assert all(torch.equal(finer.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "sees"),
+    [("nyud-fcn32s-color-heavy", "color"), ("nyud-fcn32s-hha-heavy", "hha"), ("fcn32s", "color_depth"),
+     ("nyud-fcn32s-color-hha-heavy", "color_hha")],
+)  # fmt: skip
+def test_networks_for_nyud_are_known_by_classes_channels_and_name(tmp_path: Path, name: str, sees: str) -> None:
+    state = published_state("vgg16", 32, classes=40)
+    if sees == "color_depth":
+        state["conv1_1.weight"] = torch.randn(2, 4, 3, 3)
+    elif sees == "color_hha":
+        state = {f"{layer}{suffix}.{part}": tensor for key, tensor in state.items() if "upscore" not in key
+                 for suffix in ("color", "hha") for layer, part in [key.split(".")]}  # fmt: skip
+    write_caffemodel(tmp_path / f"{name}.caffemodel", state)
+    weights = convert(tmp_path / f"{name}.caffemodel")
+    assert (weights.classes, weights.preprocessing) == (NYUD_CLASSES, PUBLISHED[sees])
 
 
 @pytest.mark.parametrize(("semantic", "geometric"), [(4, 2), (33, 3)])
