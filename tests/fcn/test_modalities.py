@@ -24,6 +24,7 @@ from fcn.inference import Predictor
 from fcn.models import FCN, ModelConfig, build_model, late_fusion
 from fcn.preprocessing import IMAGENET, Preprocessing
 from fcn.training import SegmentationTask, train
+from fcn.trials import described
 from fcn.weights import load_weights, save_weights, start_from
 
 RECIPE = """
@@ -205,6 +206,13 @@ def test_what_cannot_start_a_network_is_explained(
 def test_a_trunk_and_a_network_are_not_both_a_start(recipe_file: Path) -> None:
     with pytest.raises(ConfigError, match="one of them must be null"):
         load_recipe(recipe_file, ["--model.pretrained=a", "--model.init_from=b"])
+
+
+def test_an_experiment_names_what_its_networks_start_from(recipe_file: Path) -> None:
+    recipe = load_recipe(
+        recipe_file, ["--model.init_from.color=runs/a.safetensors", "--model.init_from.hha=b.safetensors"]
+    )
+    assert "small, starting from a.safetensors and b.safetensors; epochs [1, 1]" in described(recipe)
 
 
 # --- Prediction. ---
