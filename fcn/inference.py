@@ -210,7 +210,7 @@ def _labels_of(scores: Mapping[str, Scores]) -> Tensor:
 
 
 def _listed(tasks: Sequence[Sequence[str]]) -> str:
-    return "; ".join(", ".join(classes) for classes in tasks)
+    return " / ".join(", ".join(classes) for classes in tasks)
 
 
 def _progress(tiles: list[Tile]) -> Iterator[Tile]:

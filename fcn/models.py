@@ -78,7 +78,7 @@ class ModelConfig:
             if min(sizes) < 2 or sum(sizes) != self.classes or len(set(names)) != len(names):
                 raise ValueError(f"tasks must have different names and sum to {self.classes} classes, got {self.tasks}")
             if not all(map(str.isidentifier, names)):  # they become names of files
-                raise ValueError(f"names of tasks must be letters, digits and underscores, got {names}")
+                raise ValueError(f"names of tasks must be identifiers, such as semantic, got {names}")
             if "dense" in (self.upsampling, self.last_upsampling):
                 raise ValueError("dense upsampling would mix the tasks: use fixed or diagonal")
 

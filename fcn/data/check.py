@@ -102,11 +102,13 @@ def tables(report: Report, title: str, most: int = 30) -> list[Table]:
     for column in ("images", "void", "stored as", "problems"):
         overview.add_column(column, justify="right")
     for name, split in report.splits.items():
-        found = str(sum(problem.split == name for problem in report.problems))
+        # Images and problems are those of the split: once, beside its first task.
+        of_split = [str(len(split.names)), str(sum(problem.split == name for problem in report.problems))]
         for task, labels in split.labels.items():
             stored = ", ".join(str(value) for value in sorted(labels.void)) or "-"
             void = f"{100 * _void_share(labels):.2f} %"
-            overview.add_row(f"{name} {task}".strip(), str(len(split.names)), void, stored, found)
+            overview.add_row(f"{name} {task}".strip(), of_split[0], void, stored, of_split[1])
+            of_split = ["", ""]
 
     tasks = next((list(split.labels) for split in report.splits.values()), [])
     histograms = [

@@ -240,6 +240,16 @@ def test_wrong_recipes_are_explained(
         train(small(scenes, tmp_path / "run", *options))
 
 
+def test_the_first_task_ends_a_stage_and_equal_scores_are_told_by_task(scenes: Path, tmp_path: Path) -> None:
+    options = ["--stages.stride=[32]", "--stages.epochs=[9]", "--stages.lr=[1e-12]", "--trainer.patience=2",
+               "--loss.task_weights.semantic=3"]  # fmt: skip
+    with pytest.warns(UserWarning, match=r"FCN-32s, semantic: the loss of a pixel is still 3\.4965, ln of the number"):
+        train(small(scenes, tmp_path / "run", *options))
+    rows = list(csv.DictReader((tmp_path / "run/fcn32s/history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[0]["val_loss"]) == pytest.approx(3 * np.log(33) + np.log(3), rel=1e-3)
+
+
 def test_weights_of_tasks_must_be_positive(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"loss\.task_weights must be above 0"):
         small(scenes, tmp_path, "--loss.task_weights={semantic: 0}")

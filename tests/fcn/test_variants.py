@@ -145,7 +145,7 @@ def test_googlenet_with_the_classifiers_padding_needs_31_pixels() -> None:
         ({"tasks": (("a", 20), ("b", 2))}, "sum to 21 classes"),
         ({"tasks": (("a", 20), ("a", 1))}, "sum to 21 classes"),
         ({"tasks": (("a", 10), ("b", 11)), "last_upsampling": "dense"}, "mix the tasks"),
-        ({"tasks": (("../a", 10), ("b", 11))}, "names of tasks must be letters"),
+        ({"tasks": (("../a", 10), ("b", 11))}, "names of tasks must be identifiers"),
     ],
 )
 def test_what_makes_no_network(options: dict[str, Any], message: str) -> None:
