@@ -7,6 +7,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -76,19 +77,34 @@ def why_not(backend: str, device_type: str | None = None, dtype: torch.dtype | N
     return None
 
 
+def _choice(backend: str, device_type: str, dtype: torch.dtype) -> str | None:
+    for candidate in AUTO[device_type] if backend == "auto" else (backend,):
+        if why_not(candidate, device_type, dtype) is None:
+            return candidate
+    return None
+
+
+# Every call chooses, so the answers are worked out once; what is not in here cannot run.
+_choices = {
+    (backend, device_type, dtype): choice
+    for backend in ("auto", *BACKENDS)
+    for device_type in AUTO
+    for dtype in DTYPES
+    if (choice := _choice(backend, device_type, dtype)) is not None
+}
+
+
 def choose(operator: str, backend: str | None, x: Tensor) -> str:
     """The backend that runs ``operator`` on ``x``. An explicit choice that cannot raises ``ValueError``."""
     if backend is None:
         backend = _default
-    if backend != "auto":
+    choice = _choices.get((backend, x.device.type, x.dtype))
+    if choice is None:
+        if backend == "auto":
+            raise ValueError(f"{operator}: no backend for tensors on {x.device.type}")
         reason = why_not(backend, x.device.type, x.dtype)
-        if reason is not None:
-            raise ValueError(f"{operator}: backend {backend!r} cannot run: {reason}")
-        return backend
-    for candidate in AUTO.get(x.device.type, ("reference",)):
-        if why_not(candidate, x.device.type, x.dtype) is None:
-            return candidate
-    raise ValueError(f"{operator}: no backend for tensors on {x.device.type}")
+        raise ValueError(f"{operator}: backend {backend!r} cannot run: {reason}")
+    return choice
 
 
 @contextmanager
@@ -108,6 +124,7 @@ def use_backend(backend: str) -> Iterator[None]:
         _default = before
 
 
+@cache
 def implementation(operator: str, backend: str) -> Any:
     """The module ``fcn_kernels/ops/<operator>/<backend>.py``."""
     return importlib.import_module(f"fcn_kernels.ops.{operator}.{backend}")
@@ -120,10 +137,12 @@ def define_op(name: str, signature: str, run: Callable[..., Any], fake: Callable
     """Register one dispatcher op per pass and return it.
 
     Cheaper per call than ``torch.library.custom_op``. ``run`` takes the choice of backend among its arguments, so one
-    implementation serves every device.
+    implementation serves every device. The op is transparent to autograd: what has a gradient is called from within a
+    ``torch.autograd.Function``.
     """
     _library.define(f"{name}{signature}", tags=(torch.Tag.pt2_compliant_tag,))
     for key in ("CPU", "CUDA"):
         _library.impl(name, run, key)
+    _library.impl(name, torch.library.fallthrough_kernel, "Autograd")
     torch.library.register_fake(f"fcn_kernels::{name}", fake, lib=_library)
     return getattr(torch.ops.fcn_kernels, name).default

@@ -148,8 +148,8 @@ class BilinearGrid:
 
     def as_ints(self) -> list[int]:
         """``[height, width, step, origin, denominator of rows, ... of columns, border]``: what kernels are given."""
-        rows, columns = zip(self.step, self.origin, self.denominator, strict=True)
-        return [*self.size, *rows, *columns, BORDERS.index(self.border)]
+        (height, width), (a, e), (b, f), (d, g) = self.size, self.step, self.origin, self.denominator
+        return [height, width, a, b, d, e, f, g, BORDERS.index(self.border)]
 
     @classmethod
     def from_ints(cls, ints: list[int]) -> BilinearGrid:

@@ -26,9 +26,9 @@ struct Planes {
           stride_item(t.stride[3]),
           channels(channels_last ? 1 : t.size[1]) {}
 
-    S* row(int64_t plane, int64_t y) const {
-        return data + plane / channels * stride_n + plane % channels * stride_c + y * stride_row;
-    }
+    // The first row of a plane. To be found once for many rows: a division costs as much as a few vectors.
+    S* plane(int64_t plane) const { return data + plane / channels * stride_n + plane % channels * stride_c; }
+    S* row(int64_t p, int64_t y) const { return plane(p) + y * stride_row; }
 };
 
 // How many of the numbers left go into one vector.

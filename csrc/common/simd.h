@@ -174,6 +174,24 @@ inline Vec<double> vexp(Vec<double> x) {
     return p * (Vec<double>)(((Vec<int64_t>)shifted) << 52);
 }
 
+// exp of a score less the largest of its pixel, so of a number up to 0, for sums and shares. A third cheaper than vexp: ln 2
+// is not split, so the relative error grows by 6e-8 |x|, which is what the subtraction before has cost already.
+inline Vec<float> softmax_exp(Vec<float> x) {
+    const float kRound = 12583039.f;  // as in vexp
+    const Vec<float> y = vmax_or_nan(x * 1.44269504088896341f, splat(-127.f));
+    const Vec<float> shifted = y + kRound;
+    const Vec<float> f = y - (shifted - kRound);
+    Vec<float> p = splat(1.326472731307149e-03f);  // 2^f, f in [-1/2, 1/2]: minimax with p(0) = 1
+    p = p * f + 9.671512991189957e-03f;
+    p = p * f + 5.550733581185341e-02f;
+    p = p * f + 2.4022242426872253e-01f;
+    p = p * f + 6.931470036506653e-01f;
+    p = p * f + 1.f;
+    return p * (Vec<float>)(((Vec<int32_t>)shifted) << 23);
+}
+
+inline Vec<double> softmax_exp(Vec<double> x) { return vexp(x); }
+
 // log of positive normal numbers; NaN stays NaN.
 inline Vec<float> vlog(Vec<float> x) {
     // x = 2^e * m with m in [sqrt(1/2), sqrt(2))

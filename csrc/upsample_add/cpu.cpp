@@ -60,6 +60,16 @@ void gather_plane(T* corner, const T* row, const Runs& columns, const Doubling& 
     gather(p, columns.count);
 }
 
+// A number of type T, or a vector of them, plus what is in memory at `added` unless that is null.
+template <class T, class S, class V>
+inline void put(S* to, V v, const S* added) {
+    if constexpr (std::is_same_v<V, T>) {
+        from_number(added ? v + T(to_number(*added)) : v, *to);
+    } else {
+        store_numbers<T>(to, added ? v + load_numbers<T>(added) : v);
+    }
+}
+
 // Corners of columns that follow one another in the input too, so that a row is mixed in one long loop; item -1: zeros.
 struct Span {
     int32_t corner, item, count;
@@ -91,19 +101,28 @@ public:
             expanded_rows = arena.take<T>(threads * row_size());
         });
         const int64_t total = planes * out_rows * out_width * inner;
+        const bool doubled = inner == 1 && doubling.count >= kLanes<T>;
+        const bool streamed = std::is_same_v<S, float> && large(total);  // whole rows, for the sake of alignment
         parallel_for(planes * chunks, threads, [&](int64_t task, int thread) {
             const int64_t plane = task / chunks, first = task % chunks * chunk;
             T* mixed = mixed_rows + thread * columns.corners * inner;
-            T* row = expanded_rows + thread * row_size();
-            for (int64_t y = first; y < imin(first + chunk, out_rows); ++y) {
-                const Mix<T, S> mix = mix_of(x, plane, y);
-                if (inner == 1 && doubling.count >= kLanes<T>) {
-                    double_row(row, mix, columns, doubling);
+            T* expanded = expanded_rows + thread * row_size();
+            const S *from = x.plane(plane), *added = a.skip.data ? skip.plane(plane) + first * skip.stride_row : nullptr;
+            S* to = out.plane(plane) + first * out.stride_row;
+            for (int64_t y = first; y < imin(first + chunk, out_rows); ++y, to += out.stride_row) {
+                const Mix<T, S> mix = mix_of(from, x.stride_row, y);
+                if (doubled && !streamed) {
+                    double_row(mix, columns, doubling, [&](int64_t i, auto v) { put<T>(to + i, v, added ? added + i : nullptr); });
                 } else {
-                    mix_rows(mixed, mix, x.stride_item);
-                    expand_row(row, mixed);
+                    if (doubled) {
+                        double_row(mix, columns, doubling, [&](int64_t i, auto v) { put<T, T>(expanded + i, v, nullptr); });
+                    } else {
+                        mix_rows(mixed, mix, x.stride_item);
+                        expand_row(expanded, mixed);
+                    }
+                    finish_row<T, S>(to, expanded, added, out_width * inner, total);
                 }
-                finish_row<T, S>(out.row(plane, y), row, a.skip.data ? skip.row(plane, y) : nullptr, out_width * inner, total);
+                if (added) added += skip.stride_row;
             }
         });
     }
@@ -184,11 +203,12 @@ private:
         }
     }
 
-    Mix<T, S> mix_of(const Planes<const S>& x, int64_t plane, int64_t y) const {
+    Mix<T, S> mix_of(const S* plane, int64_t stride_row, int64_t y) const {
         const Run& run = rows.run[row_run[y]];
         const T t = T(run.t + double(y - run.first) * rows.slope);
         const int up = rows.corner[run.top], down = rows.corner[run.top + 1];
-        return {x.row(plane, up < 0 ? 0 : up), x.row(plane, down < 0 ? 0 : down), up < 0 ? T(0) : T(1) - t, down < 0 ? T(0) : t};
+        return {plane + (up < 0 ? 0 : up) * stride_row, plane + (down < 0 ? 0 : down) * stride_row, up < 0 ? T(0) : T(1) - t,
+                down < 0 ? T(0) : t};
     }
 
     // The input mixed vertically, at the column corners.

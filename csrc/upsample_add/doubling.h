@@ -32,9 +32,10 @@ struct Mix {
     Vec<T> lanes(int64_t i) const { return up * load_numbers<T>(upper + i) + down * load_numbers<T>(lower + i); }
 };
 
-// One output row straight from the two input rows. There must be a vector of doubled cells at least.
-template <class T, class S>
-void double_row(T* out, const Mix<T, S>& mix, const Runs& columns, const Doubling& doubling) {
+// One output row straight from the two input rows: put(i, v) is told its numbers from i on, a vector or one of them.
+// There must be a vector of doubled cells at least; a few numbers are told twice.
+template <class T, class S, class F>
+inline void double_row(const Mix<T, S>& mix, const Runs& columns, const Doubling& doubling, const F& put) {
     constexpr int L = kLanes<T>;
     const T step = T(columns.slope);
     const auto corner = [&](int q) { return columns.corner[q] < 0 ? T(0) : mix.at(columns.corner[q]); };
@@ -42,7 +43,7 @@ void double_row(T* out, const Mix<T, S>& mix, const Runs& columns, const Doublin
         for (int p = from; p < to; ++p) {
             const Run& run = columns.run[p];
             const T left = corner(p), slope = corner(p + 1) - left;
-            for (int k = 0; k < run.count; ++k) out[run.first + k] = left + (T(run.t) + T(k) * step) * slope;
+            for (int k = 0; k < run.count; ++k) put(run.first + k, left + (T(run.t) + T(k) * step) * slope);
         }
     };
     edge(0, doubling.first);
@@ -54,8 +55,8 @@ void double_row(T* out, const Mix<T, S>& mix, const Runs& columns, const Doublin
         const Vec<T> left = mix.lanes(item + at), slope = mix.lanes(item + at + 1) - left;
         Vec<T> low, high;
         interleave<T>(left + even * slope, left + odd * slope, low, high);
-        store(out + first.first + 2 * at, low);
-        store(out + first.first + 2 * at + L, high);
+        put(first.first + 2 * at, low);
+        put(first.first + 2 * at + L, high);
     }
     edge(doubling.first + doubling.count, columns.count);
 }

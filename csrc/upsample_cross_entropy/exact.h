@@ -35,7 +35,7 @@ double exact_block(const Block<T>& b, const T* smoothing, T* pixel_lse) {
             const V here = load<T>(b.params + 2 * L * c), d = load<T>(b.params + 2 * L * c + L);
             for (int k = 0; k < K; ++k) {
                 const V v = here + t[k] * d;
-                const V e = vexp(v - peak[k]);
+                const V e = softmax_exp(v - peak[k]);
                 s[k] += e;
                 store(b.exps + (c * kMaxRun + k) * L, e);
                 if (smoothing) smooth[k] += smoothing[c] * v;

@@ -42,7 +42,7 @@ def upsample_argmax(
     if backend == "reference":
         with torch.no_grad():
             return upsample_argmax_reference(x, grid, confidence)
-    labels, probability = _forward(x.detach(), grid.as_ints(), confidence, backend)
+    labels, probability = _forward(x, grid.as_ints(), confidence, backend)
     return (labels, probability) if confidence else labels
 
 
