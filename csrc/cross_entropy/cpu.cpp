@@ -232,8 +232,9 @@ private:
             losses += loss;
             store(s.smooth + i, loss);
             if (!keep) continue;
-            store(s.sum + i, pixel != T(0) ? scale * a_lse / total : V{});
-            store(s.excess + i, w != T(0) ? w * total / a_lse : V{});
+            store(s.sum + i, pixel != T(0) ? scale * a_lse * reciprocal(total) : V{});
+            // Without smoothing a_lse is w.
+            store(s.excess + i, w != T(0) ? (smooth ? w * total / a_lse : total) : V{});
         }
         result.loss += double(sum<T>(losses));
         if (a.pixel_loss.data) {
