@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...autograd import first_order_only, recorded
 from ...backend import choose, define_op, implementation
 from ...checks import check_same, check_scores, check_skip
-from ...first_order import first_order_only
 from ...layout import empty_map, layout_of
 from .reference import conv_transpose_add as conv_transpose_add_reference
 
@@ -59,7 +59,8 @@ def conv_transpose_add(
     backend = choose("conv_transpose_add", backend, x)
     if backend == "reference":
         return conv_transpose_add_reference(x, weight, skip, stride, crop, size)
-    result: Tensor = _ConvTransposeAdd.apply(x, weight, skip, stride, crop, list(size), backend)
+    run = _ConvTransposeAdd.apply if recorded(x, weight, skip) else _forward
+    result: Tensor = run(x, weight, skip, stride, crop, list(size), backend)
     return result
 
 

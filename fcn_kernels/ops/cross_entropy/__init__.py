@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...autograd import first_order_only, recorded
 from ...backend import choose, define_op, implementation
 from ...checks import REDUCTIONS, check_loss_arguments, check_scores
-from ...first_order import first_order_only
 from .reference import cross_entropy as cross_entropy_reference
 
 
@@ -55,11 +55,14 @@ def cross_entropy(
     backend = choose("cross_entropy", backend, logits)
     if backend == "reference":
         return cross_entropy_reference(logits, target, weight, pixel_weight, ignore_index, reduction, label_smoothing)
-    # CPU kernels make the gradient of a reduced loss in the forward pass, others when backward asks for it.
-    function = _GradientInForward if backend == "cpu" and reduction != "none" else _GradientInBackward
-    loss: Tensor = function.apply(
-        logits, target, weight, pixel_weight, ignore_index, REDUCTIONS.index(reduction), label_smoothing, backend
-    )
+    maps, reduced = (logits, target, weight, pixel_weight), REDUCTIONS.index(reduction)
+    loss: Tensor
+    if recorded(logits):
+        # CPU kernels make the gradient of a reduced loss in the forward pass, others when backward asks for it.
+        function = _GradientInForward if backend == "cpu" and reduction != "none" else _GradientInBackward
+        loss = function.apply(*maps, ignore_index, reduced, label_smoothing, backend)
+    else:
+        loss, _, _ = _forward(*maps, ignore_index, reduced, label_smoothing, False, backend)
     return loss
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...autograd import first_order_only, recorded
 from ...backend import choose, define_op, implementation
 from ...checks import check_pair, check_same, check_scores
-from ...first_order import first_order_only
 from ...layout import empty_map
 from .cpu import dilated_conv2d as dilated_conv2d_cpu
 from .reference import dilated_conv2d as dilated_conv2d_reference
@@ -74,7 +74,8 @@ def dilated_conv2d(
     if not same_dtype:  # autocast knows the library's convolution, not ours
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    result: Tensor = _DilatedConv2d.apply(x, weight, bias, list(dilation), list(padding), relu, backend)
+    run = _DilatedConv2d.apply if recorded(x, weight, bias) else _forward
+    result: Tensor = run(x, weight, bias, list(dilation), list(padding), relu, backend)
     return result
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ...autograd import recorded
 from ...backend import choose, define_op, implementation
 from ...checks import check_scores, check_skip, output_grid
 from ...grid import BilinearGrid
@@ -47,7 +48,8 @@ def upsample_add(
     backend = choose("upsample_add", backend, x)
     if backend == "reference":
         return upsample_add_reference(x, skip, grid)
-    result: Tensor = _UpsampleAdd.apply(x, skip, grid.as_ints(), backend)
+    run = _UpsampleAdd.apply if recorded(x, skip) else _forward
+    result: Tensor = run(x, skip, grid.as_ints(), backend)
     return result
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...autograd import first_order_only, recorded
 from ...backend import choose, define_op, implementation
 from ...checks import REDUCTIONS, check_loss_arguments, check_scores, output_grid
-from ...first_order import first_order_only
 from ...grid import BilinearGrid
 from .reference import upsample_cross_entropy as upsample_cross_entropy_reference
 
@@ -57,11 +57,15 @@ def upsample_cross_entropy(
         return upsample_cross_entropy_reference(
             x, target, weight, pixel_weight, grid, ignore_index, reduction, label_smoothing
         )
-    options = (grid.as_ints(), ignore_index, REDUCTIONS.index(reduction), label_smoothing, backend)
-    if reduction == "none":
-        loss: Tensor = _PixelLoss.apply(x, target, weight, pixel_weight, *options)
+    maps, ints, reduced = (x, target, weight, pixel_weight), grid.as_ints(), REDUCTIONS.index(reduction)
+    loss: Tensor
+    if recorded(x):
+        function = _PixelLoss if reduction == "none" else _ReducedLoss
+        loss = function.apply(*maps, ints, ignore_index, reduced, label_smoothing, backend)
+    elif reduction == "none":
+        loss = _pixels(*maps, ints, ignore_index, label_smoothing, backend)
     else:
-        loss = _ReducedLoss.apply(x, target, weight, pixel_weight, *options)
+        loss, _, _ = _forward(*maps, ints, ignore_index, reduced, label_smoothing, False, backend)
     return loss
 
 
