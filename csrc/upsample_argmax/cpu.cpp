@@ -23,6 +23,7 @@ struct Block {
     int classes;
     Vec<T> t_column, t_row;
     T column_step, row_step;
+    T columns_end, rows_end;  // from a cell's first pixel to its last
     Patch<T>* patch;  // of the classes that can win, which are `label`, ascending: adjacent, where packed scores lie apart
     int32_t* label;
     int count;
@@ -35,28 +36,55 @@ inline Patch<T> patch_of(const Block<T>& b, int c) {
     return {left, slope, load(b.left + at + b.below) - left, load(b.slope + at + b.below) - slope};
 }
 
-// Classes that can win somewhere in the block. Inside a cell a class's score lies between its least and greatest corner,
-// so one whose greatest corner is below another's least corner never wins there. The margin covers rounding of the
-// interpolated score, so no winner is lost, ties included.
 template <class T>
+struct Range {
+    Vec<T> least, greatest;
+
+    Range(Vec<T> a, Vec<T> b, Vec<T> c, Vec<T> d) : least(vmin(vmin(a, b), vmin(c, d))), greatest(vmax(vmax(a, b), vmax(c, d))) {}
+};
+
+// A bilinear function lies between its least and greatest corner. Over whole cells:
+template <class T>
+inline Range<T> range_in_cells(const Block<T>& b, int c) {
+    const int64_t at = c * b.class_stride;
+    const Vec<T> l0 = load(b.left + at), r0 = l0 + load(b.slope + at);
+    const Vec<T> l1 = load(b.left + at + b.below), r1 = l1 + load(b.slope + at + b.below);
+    return {l0, r0, l1, r1};
+}
+
+// A class's scores along one row of the cells' pixels: score + t * slope at position t.
+template <class T>
+struct Line {
+    Vec<T> score, slope;
+
+    Line(const Patch<T>& p, Vec<T> t_row) : score(p.left + t_row * p.left_down), slope(p.slope + t_row * p.slope_down) {}
+};
+
+// Over the block's own pixels, where cells are cut into pieces.
+template <class T>
+inline Range<T> range_in_pieces(const Block<T>& b, int c) {
+    const Patch<T> patch = patch_of(b, c);
+    const Line<T> top(patch, b.t_row), bottom(patch, b.t_row + b.rows_end);
+    const Vec<T> t0 = b.t_column, t1 = t0 + b.columns_end;
+    return {top.score + t0 * top.slope, top.score + t1 * top.slope, bottom.score + t0 * bottom.slope, bottom.score + t1 * bottom.slope};
+}
+
+// Classes that can win somewhere in the block: one whose greatest score is below another's least never does. The margin
+// covers rounding of the interpolated score, so no winner is lost, ties included.
+template <class T, bool pieces>
 void prune(Block<T>& b) {
     using V = Vec<T>;
     V bound = {}, size = {};
     for (int c = 0; c < b.classes; ++c) {
-        const int64_t at = c * b.class_stride;
-        const V l0 = load(b.left + at), r0 = l0 + load(b.slope + at);
-        const V l1 = load(b.left + at + b.below), r1 = l1 + load(b.slope + at + b.below);
-        const V least = vmin(vmin(l0, r0), vmin(l1, r1)), greatest = vmax(vmax(l0, r0), vmax(l1, r1));
+        const Range<T> cell = range_in_cells(b, c);
+        const V least = pieces ? range_in_pieces(b, c).least : cell.least;
         bound = c == 0 ? least : vmax(bound, least);
-        size = vmax(size, vmax(greatest, -least));
+        size = vmax(size, vmax(cell.greatest, -cell.least));
     }
     bound -= size * T(sizeof(T) == 4 ? 2e-6 : 4e-15);
     b.count = 0;
     for (int c = 0; c < b.classes; ++c) {
-        const int64_t at = c * b.class_stride;
-        const V l0 = load(b.left + at), r0 = l0 + load(b.slope + at);
-        const V l1 = load(b.left + at + b.below), r1 = l1 + load(b.slope + at + b.below);
-        if (any(vmax(vmax(l0, r0), vmax(l1, r1)) >= bound)) {
+        if (any((pieces ? range_in_pieces(b, c) : range_in_cells(b, c)).greatest >= bound)) {
             b.patch[b.count] = patch_of(b, c);
             b.label[b.count++] = c;
         }
@@ -70,14 +98,6 @@ void keep_all(Block<T>& b) {
         b.label[b.count] = b.count;
     }
 }
-
-// A class's scores along one row of the cells' pixels: score + t * slope at position t.
-template <class T>
-struct Line {
-    Vec<T> score, slope;
-
-    Line(const Patch<T>& p, Vec<T> t_row) : score(p.left + t_row * p.left_down), slope(p.slope + t_row * p.slope_down) {}
-};
 
 // Pixels at a time: their scores, winners and positions fit the registers.
 constexpr int kPixels = kVectorBytes == 64 ? 8 : 4;
@@ -181,6 +201,8 @@ private:
         b.classes = classes;
         b.column_step = T(columns.slope);
         b.row_step = T(rows.slope);
+        b.columns_end = T(columns.longest - 1) * b.column_step;
+        b.rows_end = T(longest - 1) * b.row_step;
         b.patch = s.patch;
         b.label = s.label;
         for (int i = 0; i < total; i += L) {
@@ -189,7 +211,8 @@ private:
             b.t_column = load(s.t_column + i);
             b.t_row = load(s.t_row + i);
             const bool finite = all_finite(b);
-            finite && !a.confidence.data ? prune(b) : keep_all(b);
+            if (!finite || a.confidence.data) keep_all(b);
+            else columns.one_per_cell && rows.one_per_cell ? prune<T, false>(b) : prune<T, true>(b);
             if (b.count == 1 && !a.confidence.data) {
                 fill(n, b.label[0], first, i, int(imin(L, total - i)));
                 continue;
