@@ -15,9 +15,17 @@ struct Patch {
     Vec<T> left, slope, left_down, slope_down;
 };
 
+// Where the pixels of a lane's cell are written: the index of its first one, and how many it has.
+struct Cell {
+    int64_t first;
+    int32_t rows, columns;
+};
+
 // A vector of cells, up to 8 x 8 pixels a cell.
 template <class T>
 struct Block {
+    Cell cell[kLanes<T>];
+    int cells;  // lanes that have one
     const T *left, *slope;  // upper corners, class 0 (see Packed); lower corners `below` further on
     int64_t class_stride, below;
     int classes;
@@ -210,11 +218,12 @@ private:
             b.slope = s.packed.slope + origin + i;
             b.t_column = load(s.t_column + i);
             b.t_row = load(s.t_row + i);
+            find_cells(b, n, first + i / lanes, i % lanes, int(imin(L, total - i)));
             const bool finite = all_finite(b);
             if (!finite || a.confidence.data) keep_all(b);
             else columns.one_per_cell && rows.one_per_cell ? prune<T, false>(b) : prune<T, true>(b);
             if (b.count == 1 && !a.confidence.data) {
-                fill(n, b.label[0], first, i, int(imin(L, total - i)));
+                fill(b);
                 continue;
             }
             for (int row = 0; row < longest; ++row) {
@@ -228,7 +237,7 @@ private:
                         find_winners<T, false>(b, t_row, k, best + k, winner + k);
                     }
                 }
-                write_row(b, n, row, best, winner, first, i, int(imin(L, total - i)));
+                write_row(b, row, best, winner);
             }
         }
     }
@@ -244,33 +253,40 @@ private:
         return !any(poison != poison);
     }
 
-    // f(row run, column run, lane) for each lane of the block that has pixels.
-    template <class F>
-    void for_each_cell(int first_run, int i, int count, const F& f) const {
-        int run = first_run + i / columns.count, column = i % columns.count;
+    void find_cells(Block<T>& b, int64_t n, int row, int column, int count) const {
+        b.cells = count;
         for (int lane = 0; lane < count; ++lane) {
-            f(rows.run[run], columns.run[column], lane);
-            if (++column == columns.count) column = 0, ++run;
+            const Run &y = rows.run[row], &x = columns.run[column];
+            b.cell[lane] = {(n * a.labels.size[1] + y.first) * a.labels.size[2] + x.first, y.count, x.count};
+            if (++column == columns.count) column = 0, ++row;
         }
     }
 
-    void fill(int64_t n, int label, int first_run, int i, int count) const {
-        for_each_cell(first_run, i, count, [&](const Run& row, const Run& column, int) {
-            for (int y = 0; y < row.count; ++y) {
-                const int64_t at = (n * a.labels.size[1] + row.first + y) * a.labels.size[2] + column.first;
-                if (a.labels.dtype == DType::uint8) {
-                    std::memset(static_cast<uint8_t*>(a.labels.data) + at, label, column.count);
-                } else {
-                    for (int x = 0; x < column.count; ++x) static_cast<int64_t*>(a.labels.data)[at + x] = label;
-                }
-            }
-        });
+    // f(to, lane, count) of each cell that has a row y: `to` is the place of its first pixel there among `pixels`.
+    template <class P, class F>
+    void for_each_cell(const Block<T>& b, int y, P* pixels, const F& f) const {
+        P* const row = pixels + y * a.labels.size[2];
+        for (int lane = 0; lane < b.cells; ++lane) {
+            if (y < b.cell[lane].rows) f(row + b.cell[lane].first, lane, b.cell[lane].columns);
+        }
     }
 
-    void write_row(const Block<T>& b, int64_t n, int y, const Vec<T>* best, const Vec<Int<T>>* winner, int first_run, int i,
-                   int count) const {
+    // One label everywhere.
+    void fill(const Block<T>& b) const {
+        const int label = b.label[0];
+        for (int y = 0; y < rows.longest; ++y) {
+            if (a.labels.dtype == DType::uint8) {
+                for_each_cell(b, y, static_cast<uint8_t*>(a.labels.data), [&](uint8_t* to, int, int count) { std::memset(to, label, count); });
+            } else {
+                for_each_cell(b, y, static_cast<int64_t*>(a.labels.data), [&](int64_t* to, int, int count) {
+                    for (int x = 0; x < count; ++x) to[x] = label;
+                });
+            }
+        }
+    }
+
+    void write_row(const Block<T>& b, int y, const Vec<T>* best, const Vec<Int<T>>* winner) const {
         constexpr int L = kLanes<T>;
-        const int64_t width = a.labels.size[2], plane = n * a.labels.size[1];
         if (a.labels.dtype == DType::uint8) {
             // Bytes of 8 pixels side by side in one word per lane.
             uint32_t low[L], high[L];
@@ -281,23 +297,17 @@ private:
             for (int k = 4; k < columns.longest; ++k) {
                 for (int lane = 0; lane < L; ++lane) high[lane] |= uint32_t(winner[k][lane]) << (8 * (k - 4));
             }
-            uint8_t* labels = static_cast<uint8_t*>(a.labels.data);
-            for_each_cell(first_run, i, count, [&](const Run& row, const Run& column, int lane) {
-                if (y >= row.count) return;
-                uint8_t* out = labels + (plane + row.first + y) * width + column.first;
-                const uint32_t words[2] = {low[lane], high[lane]};
-                if (column.count == kMaxRun) {
-                    std::memcpy(out, words, 8);
-                } else {
-                    std::memcpy(out, words, column.count);
-                }
+            uint8_t bytes[L][kMaxRun];
+            for (int lane = 0; lane < L; ++lane) {
+                const uint64_t word = low[lane] | uint64_t(high[lane]) << 32;
+                std::memcpy(bytes[lane], &word, 8);
+            }
+            for_each_cell(b, y, static_cast<uint8_t*>(a.labels.data), [&](uint8_t* to, int lane, int count) {
+                count == kMaxRun ? std::memcpy(to, bytes[lane], kMaxRun) : std::memcpy(to, bytes[lane], count);
             });
         } else {
-            int64_t* labels = static_cast<int64_t*>(a.labels.data);
-            for_each_cell(first_run, i, count, [&](const Run& row, const Run& column, int lane) {
-                if (y >= row.count) return;
-                int64_t* out = labels + (plane + row.first + y) * width + column.first;
-                for (int x = 0; x < column.count; ++x) out[x] = winner[x][lane];
+            for_each_cell(b, y, static_cast<int64_t*>(a.labels.data), [&](int64_t* to, int lane, int count) {
+                for (int x = 0; x < count; ++x) to[x] = winner[x][lane];
             });
         }
         if (!a.confidence.data) return;
@@ -310,11 +320,8 @@ private:
         }
         T probability[kMaxRun][L];
         for (int k = 0; k < columns.longest; ++k) store(probability[k], T(1) / sums[k]);
-        T* confidence = static_cast<T*>(a.confidence.data);
-        for_each_cell(first_run, i, count, [&](const Run& row, const Run& column, int lane) {
-            if (y >= row.count) return;
-            T* out = confidence + (plane + row.first + y) * width + column.first;
-            for (int x = 0; x < column.count; ++x) out[x] = probability[x][lane];
+        for_each_cell(b, y, static_cast<T*>(a.confidence.data), [&](T* to, int lane, int count) {
+            for (int x = 0; x < count; ++x) to[x] = probability[x][lane];
         });
     }
 
