@@ -6,6 +6,7 @@
 
 #include <type_traits>
 
+#include "cells.h"
 #include "convert.h"
 #include "simd.h"
 #include "tensor.h"
@@ -69,21 +70,57 @@ inline void stream_all(float* to, int64_t count, const F& at) {
     if (i < count) store_some(to + i, at(i, int(count - i)), int(count - i));
 }
 
-// `row`, plus `skip` unless that is null, to `out` in its dtype; the whole result has `total` numbers.
-template <class T, class S>
-inline void finish_row(S* out, const T* row, const S* skip, int64_t count, int64_t total) {
+// at(i, n), the numbers from i on, n of them, of a row to `out` in its dtype; the whole result has `total` numbers.
+template <class T, class S, class F>
+inline void write_row(S* out, int64_t count, int64_t total, const F& at) {
     constexpr int L = kLanes<T>;
-    const auto at = [&](int64_t i, int n) {
-        const Vec<T> v = n == L ? load(row + i) : load_some(row + i, n);
-        return skip ? v + load_numbers<T>(skip + i, n) : v;
-    };
     if constexpr (std::is_same_v<S, float>) {
         if (large(total)) return stream_all(out, count, at);
     }
     int64_t i = 0;
     for (; i + L <= count; i += L) store_numbers<T>(out + i, at(i, L));
-    if (i < count) store_numbers<T>(out + i, at(i, int(count - i)), int(count - i));
+    if (i == count) return;
+    if (count > L) {
+        store_numbers<T>(out + count - L, at(count - L, L));  // some of them again: cheaper than a part of a vector
+    } else {
+        store_numbers<T>(out, at(0, int(count)), int(count));
+    }
 }
+
+// The same of a row in memory, plus `skip` unless that is null.
+template <class T, class S>
+inline void finish_row(S* out, const T* row, const S* skip, int64_t count, int64_t total) {
+    write_row<T>(out, count, total, [&](int64_t i, int n) {
+        const Vec<T> v = load_numbers<T>(row + i, n);
+        return skip ? v + load_numbers<T>(skip + i, n) : v;
+    });
+}
+
+// The last rows of one plane that were made ready: a row stays until another takes its place.
+template <class T>
+struct Ring {
+    T* rows;
+    int64_t* held;  // the row in each place, or -1
+    int64_t places, row_size;  // places: a power of two, for the price of a remainder
+
+    static Ring take(Arena& arena, int64_t least, int64_t row_size) {
+        int64_t places = 1;
+        while (places < least) places *= 2;
+        return {arena.take<T>(places * row_size), arena.take<int64_t>(places), places, row_size};
+    }
+
+    void clear() const {
+        for (int64_t i = 0; i < places; ++i) held[i] = -1;
+    }
+
+    template <class F>
+    const T* get(int64_t row, const F& make) const {
+        const int64_t place = row & (places - 1);
+        T* at = rows + place * row_size;
+        if (held[place] != row) make(at), held[place] = row;
+        return at;
+    }
+};
 
 // Calls f with null pointers of the type that is computed in and of the type that is stored.
 template <class F>

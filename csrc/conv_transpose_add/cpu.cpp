@@ -18,30 +18,6 @@ constexpr int64_t kChunk = 32 << 10;  // numbers of a task
 constexpr int64_t kPiece = 2 << 10;   // numbers of a row that are finished while still in the nearest cache
 constexpr int64_t kBand = 4 << 10;    // pixels whose products are summed on their own: short sums round less
 
-// The last rows of one plane that were made ready: a row stays until another takes its place.
-template <class T>
-struct Ring {
-    T* rows;
-    int64_t* held;  // the row in each place, or -1
-    int64_t places, row_size;
-
-    static Ring take(Arena& arena, int64_t places, int64_t row_size) {
-        return {arena.take<T>(places * row_size), arena.take<int64_t>(places), places, row_size};
-    }
-
-    void clear() const {
-        for (int64_t i = 0; i < places; ++i) held[i] = -1;
-    }
-
-    template <class F>
-    const T* get(int64_t row, const F& make) const {
-        const int64_t place = row % places;
-        T* at = rows + place * row_size;
-        if (held[place] != row) make(at), held[place] = row;
-        return at;
-    }
-};
-
 // Calls f with the stride as a constant where that lets the compiler vectorize.
 template <class F>
 inline void with_stride(int64_t stride, const F& f) {

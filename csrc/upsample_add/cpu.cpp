@@ -1,4 +1,4 @@
-// upsample_add on CPUs, bound by memory: rows are mixed vertically, then expanded along the row, in cache.
+// upsample_add on CPUs, bound by memory: each input row is expanded once, in cache, and two at a time make output rows.
 #include "cpu.h"
 
 #include "../common/cells.h"
@@ -9,7 +9,7 @@
 namespace fcn::FCN_ISA {
 namespace {
 
-// One output row from the vertically mixed values at the column corners. inner = 1.
+// One row from the values at the column corners. inner = 1.
 template <class T>
 void expand_plane(T* out, const T* corner, const Runs& columns) {
     const T step = T(columns.slope);
@@ -60,21 +60,6 @@ void gather_plane(T* corner, const T* row, const Runs& columns, const Doubling& 
     gather(p, columns.count);
 }
 
-// A number of type T, or a vector of them, plus what is in memory at `added` unless that is null.
-template <class T, class S, class V>
-inline void put(S* to, V v, const S* added) {
-    if constexpr (std::is_same_v<V, T>) {
-        from_number(added ? v + T(to_number(*added)) : v, *to);
-    } else {
-        store_numbers<T>(to, added ? v + load_numbers<T>(added) : v);
-    }
-}
-
-// Corners of columns that follow one another in the input too, so that a row is mixed in one long loop; item -1: zeros.
-struct Span {
-    int32_t corner, item, count;
-};
-
 template <class T, class S>
 class UpsampleAdd {
 public:
@@ -90,38 +75,28 @@ public:
     void forward() {
         const Memory plan_memory([&](Arena& arena) { allocate_plan(arena); });
         build_plan();
-        const int64_t out_rows = a.grid.rows.size, out_width = a.grid.columns.size;
+        const int64_t out_rows = a.grid.rows.size, count = a.grid.columns.size * inner;
         const Planes<const S> x(a.x, channels_last), skip(a.skip, channels_last);
         const Planes<S> out(a.out, channels_last);
-        const int64_t chunk = imax(1, (32 << 10) / (out_width * inner)), chunks = ceil_div(out_rows, chunk);
-        const int threads = int(imax(1, imin(a.threads, planes * out_rows * out_width * inner / 8192)));
-        T *mixed_rows, *expanded_rows;
+        const int64_t chunk = imax(1, (32 << 10) / count), chunks = ceil_div(out_rows, chunk);
+        const int threads = int(imax(1, imin(a.threads, planes * out_rows * count / 8192)));
+        Scratch* scratch;
         const Memory memory([&](Arena& arena) {
-            mixed_rows = arena.take<T>(threads * columns.corners * inner);
-            expanded_rows = arena.take<T>(threads * row_size());
+            scratch = arena.take<Scratch>(threads);
+            for (int i = 0; i < threads; ++i) {
+                const Scratch s = {Ring<T>::take(arena, 3, inner == 1 ? row_size() : 0), arena.take<T>(columns.corners)};
+                if (scratch) scratch[i] = s;
+            }
+            zeros = arena.take<T>(imax(inner, row_size()));
         });
-        const int64_t total = planes * out_rows * out_width * inner;
-        const bool doubled = inner == 1 && doubling.count >= kLanes<T>;
-        const bool streamed = std::is_same_v<S, float> && large(total);  // whole rows, for the sake of alignment
+        std::memset(zeros, 0, sizeof(T) * imax(inner, row_size()));
         parallel_for(planes * chunks, threads, [&](int64_t task, int thread) {
             const int64_t plane = task / chunks, first = task % chunks * chunk;
-            T* mixed = mixed_rows + thread * columns.corners * inner;
-            T* expanded = expanded_rows + thread * row_size();
-            const S *from = x.plane(plane), *added = a.skip.data ? skip.plane(plane) + first * skip.stride_row : nullptr;
+            const S *const from = x.plane(plane), *added = a.skip.data ? skip.plane(plane) + first * skip.stride_row : nullptr;
             S* to = out.plane(plane) + first * out.stride_row;
+            scratch[thread].ring.clear();
             for (int64_t y = first; y < imin(first + chunk, out_rows); ++y, to += out.stride_row) {
-                const Mix<T, S> mix = mix_of(from, x.stride_row, y);
-                if (doubled && !streamed) {
-                    double_row(mix, columns, doubling, [&](int64_t i, auto v) { put<T>(to + i, v, added ? added + i : nullptr); });
-                } else {
-                    if (doubled) {
-                        double_row(mix, columns, doubling, [&](int64_t i, auto v) { put<T, T>(expanded + i, v, nullptr); });
-                    } else {
-                        mix_rows(mixed, mix, x.stride_item);
-                        expand_row(expanded, mixed);
-                    }
-                    finish_row<T, S>(to, expanded, added, out_width * inner, total);
-                }
+                inner == 1 ? mix_planes(to, from, x, added, y, scratch[thread]) : mix_pixels(to, from, x, added, y);
                 if (added) added += skip.stride_row;
             }
         });
@@ -161,6 +136,11 @@ public:
     }
 
 private:
+    struct Scratch {
+        Ring<T> ring;  // expanded rows
+        T* corner;
+    };
+
     int64_t row_size() const { return a.grid.columns.size * inner + kLanes<T>; }
 
     void allocate_plan(Arena& arena) {
@@ -168,23 +148,12 @@ private:
         allocate_runs(columns, arena, a.grid.columns.size);
         row_run = arena.take<int32_t>(a.grid.rows.size);
         feeding = arena.take<int32_t>(2 * height);
-        spans = arena.take<Span>(2 * a.grid.columns.size);
     }
 
     void build_plan() {
         build_runs(rows, a.grid.rows, height, a.grid.clamp);
         build_runs(columns, a.grid.columns, width, a.grid.clamp);
         doubling.find(columns);
-        span_count = 0;
-        for (int q = 0; q < columns.corners; ++q) {
-            const int item = columns.corner[q];
-            Span* last = span_count > 0 ? &spans[span_count - 1] : nullptr;
-            if (last && item >= 0 && last->item >= 0 && item == last->item + last->count) {
-                ++last->count;
-            } else {
-                spans[span_count++] = {q, item, 1};
-            }
-        }
         for (int r = 0; r < rows.count; ++r) {
             for (int k = 0; k < rows.run[r].count; ++k) row_run[rows.run[r].first + k] = r;
         }
@@ -203,38 +172,64 @@ private:
         }
     }
 
-    Mix<T, S> mix_of(const S* plane, int64_t stride_row, int64_t y) const {
+    // Where an output row lies: the input rows around it, -1 where those are outside, and the weight of the lower one.
+    struct Place {
+        int up, down;
+        T t;
+    };
+
+    Place place(int64_t y) const {
         const Run& run = rows.run[row_run[y]];
-        const T t = T(run.t + double(y - run.first) * rows.slope);
-        const int up = rows.corner[run.top], down = rows.corner[run.top + 1];
-        return {plane + (up < 0 ? 0 : up) * stride_row, plane + (down < 0 ? 0 : down) * stride_row, up < 0 ? T(0) : T(1) - t,
-                down < 0 ? T(0) : t};
+        return {rows.corner[run.top], rows.corner[run.top + 1], T(run.t + double(y - run.first) * rows.slope)};
     }
 
-    // The input mixed vertically, at the column corners.
-    void mix_rows(T* mixed, const Mix<T, S>& mix, int64_t stride_item) const {
-        for (int i = 0; i < span_count; ++i) {
-            const Span& span = spans[i];
-            T* to = mixed + span.corner * inner;
-            if (span.item < 0) {
-                std::memset(to, 0, sizeof(T) * span.count * inner);
-            } else {
-                for (int64_t c = 0; c < span.count * inner; ++c) to[c] = mix.at(span.item * stride_item + c);
-            }
+    // Row y of a plane, of two expanded input rows.
+    void mix_planes(S* to, const S* from, const Planes<const S>& x, const S* added, int64_t y, const Scratch& s) const {
+        const auto expanded = [&](int i) -> const T* {
+            return i < 0 ? zeros : s.ring.get(i, [&](T* row) { expand(row, from + i * x.stride_row, s.corner); });
+        };
+        const Place at = place(y);
+        const T *const up = expanded(at.up), *const down = expanded(at.down);
+        // What was just stored is slow to load in other pieces, so rows are expanded one before their turn.
+        if (rows.slope <= 0.5 && at.down >= 0 && at.down + 1 < height) expanded(at.down + 1);
+        const auto mixed = [&](int64_t i) { return (T(1) - at.t) * load(up + i) + at.t * load(down + i); };
+        const int64_t count = a.grid.columns.size, total = planes * a.grid.rows.size * count;
+        if (added) {
+            write_row<T>(to, count, total, [&](int64_t i, int n) { return mixed(i) + load_numbers<T>(added + i, n); });
+        } else {
+            write_row<T>(to, count, total, [&](int64_t i, int) { return mixed(i); });
         }
     }
 
-    void expand_row(T* row, const T* corner) const {
-        if (inner == 1) return expand_plane(row, corner, columns);
+    // Row y of an image in channels_last, pixel by pixel of the four around it.
+    void mix_pixels(S* to, const S* from, const Planes<const S>& x, const S* added, int64_t y) const {
+        const Place at = place(y);
+        const int64_t total = planes * a.grid.rows.size * a.grid.columns.size * inner;
+        const auto input = [&](int row, int column) {
+            return row < 0 || column < 0 ? reinterpret_cast<const S*>(zeros) : from + row * x.stride_row + column * x.stride_item;
+        };
         for (int p = 0; p < columns.count; ++p) {
             const Run& run = columns.run[p];
-            const T *left = corner + run.top * inner, *right = left + inner;
-            for (int k = 0; k < run.count; ++k) {
+            const int left = columns.corner[run.top], right = columns.corner[run.top + 1];
+            const S *const around[4] = {input(at.up, left), input(at.up, right), input(at.down, left), input(at.down, right)};
+            for (int64_t k = 0; k < run.count; ++k) {
                 const T t = T(run.t + k * columns.slope);
-                T* pixel = row + (run.first + k) * inner;
-                for (int64_t c = 0; c < inner; ++c) pixel[c] = left[c] + t * (right[c] - left[c]);
+                const T weight[4] = {(1 - at.t) * (1 - t), (1 - at.t) * t, at.t * (1 - t), at.t * t};
+                const int64_t pixel = (run.first + k) * inner;
+                write_row<T>(to + pixel, inner, total, [&](int64_t i, int n) {
+                    Vec<T> v = {};
+                    for (int j = 0; j < 4; ++j) v += weight[j] * load_numbers<T>(around[j] + i, n);
+                    return added ? v + load_numbers<T>(added + pixel + i, n) : v;
+                });
             }
         }
+    }
+
+    // An input row of a plane at the columns of the output.
+    void expand(T* row, const S* from, T* corner) const {
+        if (doubling.count >= kLanes<T>) return double_row(row, from, columns, doubling);
+        for (int q = 0; q < columns.corners; ++q) corner[q] = columns.corner[q] < 0 ? T(0) : T(to_number(from[columns.corner[q]]));
+        expand_plane(row, corner, columns);
     }
 
     // The output gradient's rows that input row i fed, weighed and summed.
@@ -272,8 +267,7 @@ private:
     Runs rows, columns;
     Doubling doubling;
     int32_t *row_run, *feeding;  // run of each output row; [input row][first, last]
-    Span* spans;
-    int span_count;
+    T* zeros;  // what lies outside of x
 };
 
 }  // namespace

@@ -22,41 +22,30 @@ struct Doubling {
     }
 };
 
-// Two input rows and their weights in an output row.
+// One row expanded. There must be a vector of doubled cells at least.
 template <class T, class S>
-struct Mix {
-    const S *upper, *lower;
-    T up, down;
-
-    T at(int64_t i) const { return up * T(to_number(upper[i])) + down * T(to_number(lower[i])); }
-    Vec<T> lanes(int64_t i) const { return up * load_numbers<T>(upper + i) + down * load_numbers<T>(lower + i); }
-};
-
-// One output row straight from the two input rows: put(i, v) is told its numbers from i on, a vector or one of them.
-// There must be a vector of doubled cells at least; a few numbers are told twice.
-template <class T, class S, class F>
-inline void double_row(const Mix<T, S>& mix, const Runs& columns, const Doubling& doubling, const F& put) {
+inline void double_row(T* to, const S* from, const Runs& columns, const Doubling& doubling) {
     constexpr int L = kLanes<T>;
     const T step = T(columns.slope);
-    const auto corner = [&](int q) { return columns.corner[q] < 0 ? T(0) : mix.at(columns.corner[q]); };
-    const auto edge = [&](int from, int to) {
-        for (int p = from; p < to; ++p) {
+    const auto corner = [&](int q) { return columns.corner[q] < 0 ? T(0) : T(to_number(from[columns.corner[q]])); };
+    const auto edge = [&](int begin, int end) {
+        for (int p = begin; p < end; ++p) {
             const Run& run = columns.run[p];
             const T left = corner(p), slope = corner(p + 1) - left;
-            for (int k = 0; k < run.count; ++k) put(run.first + k, left + (T(run.t) + T(k) * step) * slope);
+            for (int k = 0; k < run.count; ++k) to[run.first + k] = left + (T(run.t) + T(k) * step) * slope;
         }
     };
     edge(0, doubling.first);
     const Run& first = columns.run[doubling.first];
-    const int item = columns.corner[doubling.first];
+    const S* const corners = from + columns.corner[doubling.first];
     const T even = T(first.t), odd = even + step;
     for (int p = 0; p < doubling.count; p += L) {
         const int at = p < doubling.count - L ? p : doubling.count - L;  // the last vector overlaps the one before
-        const Vec<T> left = mix.lanes(item + at), slope = mix.lanes(item + at + 1) - left;
+        const Vec<T> left = load_numbers<T>(corners + at), slope = load_numbers<T>(corners + at + 1) - left;
         Vec<T> low, high;
         interleave<T>(left + even * slope, left + odd * slope, low, high);
-        put(first.first + 2 * at, low);
-        put(first.first + 2 * at + L, high);
+        store(to + first.first + 2 * at, low);
+        store(to + first.first + 2 * at + L, high);
     }
     edge(doubling.first + doubling.count, columns.count);
 }

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcn_kernels import BilinearGrid, upsample_add
+from fcn_kernels import BilinearGrid, CoordMap, upsample_add
 from fcn_kernels.backend import implementation
+from fcn_kernels.grid import Border
 from tests.kernels.conftest import classes_of, emulated
 from tests.strategies import (
     LAYOUTS,
@@ -68,6 +69,18 @@ def test_writes_every_element_and_no_other(backend: str, data: st.DataObject) ->
     kernels.upsample_add_backward(torch.ones(shape, dtype=x.dtype), grid.as_ints(), grad_x)
     assert_fences_hold(buffer)
     assert not grad_x.isnan().any()
+
+
+@pytest.mark.parametrize("height", [5, 9, 17])
+@pytest.mark.parametrize("border", ["zeros", "clamp"])
+def test_rows_past_the_bottom(backend: str, height: int, border: Border) -> None:
+    """A kernel that keeps rows for later must not give up one that is still needed, where the next would lie outside."""
+    x = torch.randn(1, 2, height, 20)
+    rows, columns = CoordMap.conv_transpose(6, stride=3), CoordMap.conv_transpose(4, stride=2)
+    grid = BilinearGrid.from_maps((3 * height + 3, 42), rows, columns, border)
+    torch.testing.assert_close(
+        upsample_add(x, grid=grid, backend=backend), upsample_add(x, grid=grid, backend="reference")
+    )
 
 
 def test_large_maps_repeat_bit_for_bit(backend: str) -> None:
