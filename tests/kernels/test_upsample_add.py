@@ -74,7 +74,7 @@ def test_writes_every_element_and_no_other(backend: str, data: st.DataObject) ->
 @pytest.mark.parametrize("height", [5, 9, 17])
 @pytest.mark.parametrize("border", ["zeros", "clamp"])
 def test_rows_past_the_bottom(backend: str, height: int, border: Border) -> None:
-    """A kernel that keeps rows for later must not give up one that is still needed, where the next would lie outside."""
+    """A kernel that keeps rows for later must not give up one still needed where the next would lie outside."""
     x = torch.randn(1, 2, height, 20)
     rows, columns = CoordMap.conv_transpose(6, stride=3), CoordMap.conv_transpose(4, stride=2)
     grid = BilinearGrid.from_maps((3 * height + 3, 42), rows, columns, border)
