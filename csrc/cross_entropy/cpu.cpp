@@ -82,7 +82,7 @@ public:
     }
 
 private:
-    static constexpr int64_t kStripsPerTask = 16;  // fixed, so that sums do not depend on the number of threads
+    static constexpr int64_t kStripsPerTask = 32;  // fixed, so that sums do not depend on the number of threads
 
     template <class F>
     void run_tasks(int64_t tasks, int64_t strips, int threads, const F& f) const {

@@ -5,7 +5,7 @@
 
 namespace fcn::FCN_ISA {
 
-constexpr int kTile = 256;  // pixels; whole cache lines of every class plane, and long enough for the prefetchers
+constexpr int kTile = 128;  // pixels: whole cache lines of every class plane, and 21 of them leave room in the nearest cache
 
 // tile[c][i] = from[c * class_stride + i], and the largest of each pixel.
 template <class T, class S>
