@@ -71,13 +71,15 @@ def test_nan_wins_as_in_torch(backend: str) -> None:
     assert bool((got == want)[near].all())
 
 
+@pytest.mark.parametrize("factor", [8, 24])  # whole cells, and cells in pieces
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
-def test_no_winner_is_lost_to_pruning(backend: str, scale: float) -> None:
+def test_no_winner_is_lost_to_pruning(backend: str, scale: float, factor: int) -> None:
     """Smooth maps with a trend: most classes leave the loop in most cells, and none that wins."""
-    side = 8 if interpreted(backend) else 32
+    side = 64 // factor if interpreted(backend) else 256 // factor
     x = F.interpolate(torch.randn(1, 21, 5, 5, dtype=torch.float64), (side, side), mode="bilinear") * scale
-    labels = upsample_argmax(x.float(), size=(8 * side, 8 * side), backend=backend)
-    oracle = F.interpolate(x.float().double(), (8 * side, 8 * side), mode="bilinear")
+    size = (factor * side, factor * side)
+    labels = upsample_argmax(x.float(), size=size, backend=backend)
+    oracle = F.interpolate(x.float().double(), size, mode="bilinear")
     chosen = oracle.gather(1, labels[:, None].long())[:, 0]  # type: ignore[index]
     assert float((oracle.amax(1) - chosen).max()) < 1e-5 * scale
 
