@@ -209,6 +209,22 @@ private:
         }
     }
 
+    // one(i, at) for each pixel, `at` being the place of its label in the tile; all(i, at) for a vector of pixels of one
+    // label, as most are.
+    template <class One, class All>
+    static void at_labels(const Scratch<T>& s, const One& one, const All& all) {
+        constexpr int L = kLanes<T>;
+        for (int i = 0; i < kTile; i += L) {
+            int32_t differ = 0;
+            for (int j = 0; j < L; ++j) differ |= s.label[i + j] ^ s.label[i];
+            if (differ == 0) {
+                all(i, s.tile + s.label[i] * kTile + i);
+            } else {
+                for (int j = i; j < i + L; ++j) one(j, s.tile + s.label[j] * kTile + j);
+            }
+        }
+    }
+
     void tile(Scratch<T>& s, int64_t strip, TaskResult& result) const {
         using V = Vec<T>;
         constexpr int L = kLanes<T>;
@@ -216,7 +232,8 @@ private:
         read_labels(s, at, result);
         read_logits(s, at);
         const FlushSubnormals flush;  // not before: subnormal float16 logits are read through subnormal float32
-        for (int i = 0; i < kTile; ++i) s.target_score[i] = s.tile[s.label[i] * kTile + i];
+        at_labels(
+            s, [&](int i, T* at) { s.target_score[i] = *at; }, [&](int i, T* at) { store(s.target_score + i, load(at)); });
         const bool smooth = a.label_smoothing > 0, keep = a.grad.data;
         const S* const next = logits_at(at) + kTile * a.logits.stride[3];
         const int64_t next_stride = a.logits.stride[3] == 1 ? a.logits.stride[1] : kTile;
@@ -248,7 +265,8 @@ private:
 
     // scale (a_lse exp / sum - hard w [at the label] - smoothing pixel), the middle term taken off the exponential.
     void write_gradient(Scratch<T>& s, const Strip& at, bool smooth) const {
-        for (int i = 0; i < kTile; ++i) s.tile[s.label[i] * kTile + i] -= s.excess[i];
+        at_labels(
+            s, [&](int i, T* at) { *at -= s.excess[i]; }, [&](int i, T* at) { store(at, load(at) - load(s.excess + i)); });
         const auto gradient = [smooth, scale = scale, tile = s.tile, factor = s.sum, counts = s.pixel, smoothing = smoothing](int c, int i) {
             const Vec<T> pixel = load(counts + i);
             Vec<T> g = load(factor + i) * load(tile + c * kTile + i);
