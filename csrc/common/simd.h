@@ -174,8 +174,8 @@ inline Vec<double> vexp(Vec<double> x) {
     return p * (Vec<double>)(((Vec<int64_t>)shifted) << 52);
 }
 
-// exp of a score less the largest of its pixel, so of a number up to 0, for sums and shares. A third cheaper than vexp: ln 2
-// is not split, so the relative error grows by 6e-8 |x|, which is what the subtraction before has cost already.
+// exp of a score less the largest of its pixel, so of a number up to 0, for sums and shares. Cheaper than vexp: ln 2 is not
+// split, so the relative error grows by some 6e-8 |x|, as much as the subtraction before may have cost already.
 inline Vec<float> softmax_exp(Vec<float> x) {
     const float kRound = 12583039.f;  // as in vexp
     const Vec<float> y = vmax_or_nan(x * 1.44269504088896341f, splat(-127.f));

@@ -135,6 +135,23 @@ def test_double_backward_is_refused(backend: str) -> None:
             grad.sum().backward()
 
 
+def test_other_derivatives_are_refused(backend: str) -> None:
+    """Never silently zero: forward mode and torch.func, though no input is marked as requiring a gradient."""
+    x, target = torch.randn(1, 3, 4, 4), torch.zeros(1, 8, 8, dtype=torch.int64)
+    calls: tuple[Callable[[Tensor], Tensor], ...] = (
+        lambda x: upsample_add(x, size=(8, 8), backend=backend).sum(),
+        lambda x: conv_transpose_add(x, torch.ones(3, 1, 4, 4), stride=2, backend=backend).sum(),
+        lambda x: upsample_cross_entropy(x, target, backend=backend),
+        lambda x: fcn_kernels.cross_entropy(x, target[:, :4, :4], backend=backend),
+        lambda x: fcn_kernels.dilated_conv2d(x, torch.ones(2, 3, 1, 1), backend=backend).sum(),
+    )
+    for call in calls if backend != "cpu" else calls[:-1]:  # there dilated_conv2d is PyTorch's own
+        with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError):
+            call(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)))
+        with pytest.raises(RuntimeError):
+            torch.func.grad(call)(x)
+
+
 def test_no_input_is_written_to(backend: str) -> None:
     x, skip = torch.randn(1, 3, 4, 4, requires_grad=True), torch.randn(1, 3, 9, 9, requires_grad=True)
     target = torch.randint(0, 3, (1, 32, 32))
