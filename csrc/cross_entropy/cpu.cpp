@@ -188,14 +188,15 @@ private:
     template <bool kKeep, bool kSmooth>
     void exponentials(Scratch<T>& s, const S* next, int64_t next_stride) const {
         using V = Vec<T>;
-        constexpr int L = kLanes<T>, kGroup = 4;
-        for (int i = 0; i < kTile; i += kGroup * L) {
+        constexpr int L = kLanes<T>, kGroup = 4, kStep = kGroup * L;
+        for (int i = 0; i < kTile; i += kStep) {
             V peak[kGroup], total[kGroup] = {}, smoothed[kGroup] = {};
             for (int j = 0; j < kGroup; ++j) peak[j] = load(s.peak + i + j * L);
             for (int c = 0; c < classes; ++c) {
                 T* p = s.tile + c * kTile + i;
+                const int64_t ahead = i * classes + c * kStep;  // in the order of memory
+                prefetch(next + ahead / kTile * next_stride + ahead % kTile, kStep * sizeof(S));
                 for (int j = 0; j < kGroup; ++j) {
-                    prefetch(next + c * next_stride + i + j * L, sizeof(V));
                     const V v = load(p + j * L) - peak[j], e = softmax_exp(v);
                     total[j] += e;
                     if (kKeep) store(p + j * L, e);
@@ -209,18 +210,17 @@ private:
         }
     }
 
-    // one(i, at) for each pixel, `at` being the place of its label in the tile; all(i, at) for a vector of pixels of one
-    // label, as most are.
+    // one(i, at) for each pixel, `at` being the place of its label in the tile; all(i, at) for a vector of pixels where they
+    // have one label, as most neighbours do.
     template <class One, class All>
     static void at_labels(const Scratch<T>& s, const One& one, const All& all) {
-        constexpr int L = kLanes<T>;
-        for (int i = 0; i < kTile; i += L) {
-            int32_t differ = 0;
-            for (int j = 0; j < L; ++j) differ |= s.label[i + j] ^ s.label[i];
-            if (differ == 0) {
-                all(i, s.tile + s.label[i] * kTile + i);
+        constexpr int kGroup = kLanes<int32_t>;
+        for (int i = 0; i < kTile; i += kGroup) {
+            const int32_t first = s.label[i];
+            if (any(load(s.label + i) != first)) {
+                for (int j = i; j < i + kGroup; ++j) one(j, s.tile + s.label[j] * kTile + j);
             } else {
-                for (int j = i; j < i + L; ++j) one(j, s.tile + s.label[j] * kTile + j);
+                for (int j = i; j < i + kGroup; j += kLanes<T>) all(j, s.tile + first * kTile + j);
             }
         }
     }
