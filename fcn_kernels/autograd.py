@@ -15,9 +15,13 @@ def recorded(*inputs: Tensor | None) -> bool:
     Also where derivatives are taken in other ways than by ``backward``, so that the Function can refuse them: forward
     mode and the transforms of ``torch.func``.
     """
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if torch.is_grad_enabled():
+        for x in inputs:
+            if x is not None and x.requires_grad:
+                return True
+    if torch.compiler.is_compiling():
         return True
-    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def first_order_only(operator: str, grad: Tensor, *inputs: Tensor) -> Tensor:

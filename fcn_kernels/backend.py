@@ -84,9 +84,10 @@ def _choice(backend: str, device_type: str, dtype: torch.dtype) -> str | None:
     return None
 
 
-# Every call chooses, so the answers are worked out once; what is not in here cannot run.
+# Every call chooses, so the answers are worked out once; what is not in here cannot run. Devices are told apart by
+# ``is_cpu`` and ``is_cuda``: to make the name of a type costs more than the rest of the choice.
 _choices = {
-    (backend, device_type, dtype): choice
+    (backend, device_type == "cpu", device_type == "cuda", dtype): choice
     for backend in ("auto", *BACKENDS)
     for device_type in AUTO
     for dtype in DTYPES
@@ -98,7 +99,7 @@ def choose(operator: str, backend: str | None, x: Tensor) -> str:
     """The backend that runs ``operator`` on ``x``. An explicit choice that cannot raises ``ValueError``."""
     if backend is None:
         backend = _default
-    choice = _choices.get((backend, x.device.type, x.dtype))
+    choice = _choices.get((backend, x.is_cpu, x.is_cuda, x.dtype))
     if choice is None:
         if backend == "auto":
             raise ValueError(f"{operator}: no backend for tensors on {x.device.type}")

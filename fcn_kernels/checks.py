@@ -23,10 +23,11 @@ def check_scores(operator: str, argument: str, x: Tensor) -> None:
         raise TypeError(f"{operator}: {argument} must be a Tensor, got {type(x).__name__}")
     if x.dtype not in DTYPES:
         raise TypeError(f"{operator}: {argument} must be one of {_names(DTYPES)}, got {x.dtype}")
-    if x.dim() != 4:
-        raise ValueError(f"{operator}: {argument} must be [N, C, H, W], got shape {tuple(x.shape)}")
-    if x.shape[1] == 0 or x.shape[2] == 0 or x.shape[3] == 0:
-        raise ValueError(f"{operator}: {argument} must have C, H, W of at least 1, got shape {tuple(x.shape)}")
+    shape = x.shape
+    if len(shape) != 4:
+        raise ValueError(f"{operator}: {argument} must be [N, C, H, W], got shape {tuple(shape)}")
+    if shape[1] == 0 or shape[2] == 0 or shape[3] == 0:
+        raise ValueError(f"{operator}: {argument} must have C, H, W of at least 1, got shape {tuple(shape)}")
 
 
 def check_same(operator: str, argument: str, given: Tensor, other: str, x: Tensor, *, dtype: bool) -> None:
@@ -52,12 +53,11 @@ def check_pair(operator: str, argument: str, value: int | tuple[int, int], least
 def check_skip(operator: str, skip: Tensor, x: Tensor, size: tuple[int, int] | None) -> None:
     """``skip`` can be added to what an operator makes of ``x``, and is of ``size`` where that is given."""
     check_same(operator, "skip", skip, "x", x, dtype=True)
-    if skip.dim() != 4 or skip.shape[0] != x.shape[0] or skip.shape[1] != x.shape[1]:
-        raise ValueError(
-            f"{operator}: skip must be [N, C, H, W] with N, C = {tuple(x.shape[:2])}, got {tuple(skip.shape)}"
-        )
-    if size is not None and tuple(size) != tuple(skip.shape[2:]):
-        raise ValueError(f"{operator}: size is {tuple(size)} and skip has {tuple(skip.shape[2:])}")
+    shape, wanted = skip.shape, x.shape
+    if len(shape) != 4 or shape[0] != wanted[0] or shape[1] != wanted[1]:
+        raise ValueError(f"{operator}: skip must be [N, C, H, W] with N, C = {tuple(wanted[:2])}, got {tuple(shape)}")
+    if size is not None and tuple(size) != tuple(shape[2:]):
+        raise ValueError(f"{operator}: size is {tuple(size)} and skip has {tuple(shape[2:])}")
 
 
 def output_grid(

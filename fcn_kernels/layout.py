@@ -8,8 +8,9 @@ from torch import Tensor
 
 def layout_of(x: Tensor) -> str:
     """``"channels_last"`` if ``x`` is stored pixel by pixel, else ``"contiguous"``."""
-    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return "channels_last" if channels_last else "contiguous"
+    if x.is_contiguous():
+        return "contiguous"
+    return "channels_last" if x.is_contiguous(memory_format=torch.channels_last) else "contiguous"
 
 
 def empty_map(like: Tensor, shape: tuple[int, int, int, int], layout: str, dtype: torch.dtype | None = None) -> Tensor:
