@@ -48,6 +48,19 @@ void use_best_isa() {
     }
 }
 
+// A tensor of one number, or none.
+Tensor number(const py::object& object, const char* name) {
+    const Tensor t = tensor(object, name, 0);
+    want(!t.data || t.dtype == DType::float32 || t.dtype == DType::float64, "a reduced loss: want float32 or float64");
+    return t;
+}
+
+void write(const Tensor& number, double value) {
+    if (!number.data) return;
+    if (number.dtype == DType::float64) *static_cast<double*>(number.data) = value;
+    else *static_cast<float*>(number.data) = float(value);
+}
+
 void upsample_add(const py::object& x, const py::object& skip, const py::object& out, const py::sequence& g, bool channels_last,
                   int threads) {
     const UpsampleAddArgs args{tensor(x, "x", 4), tensor(skip, "skip", 4), tensor(out, "out", 4), grid(g), channels_last, threads};
@@ -105,9 +118,9 @@ py::tuple upsample_cross_entropy(const py::object& x, const py::object& target, 
     return py::make_tuple(result.loss, result.weight, result.bad_pixel, result.exact_blocks, result.blocks);
 }
 
-py::tuple cross_entropy(const py::object& logits, const py::object& target, const py::object& weight,
-                        const py::object& pixel_weight, const py::object& grad, const py::object& pixel_loss,
-                        int64_t ignore_index, bool mean, double label_smoothing, int threads) {
+int64_t cross_entropy(const py::object& logits, const py::object& target, const py::object& weight,
+                      const py::object& pixel_weight, const py::object& grad, const py::object& pixel_loss,
+                      const py::object& loss, int64_t ignore_index, bool mean, double label_smoothing, int threads) {
     CrossEntropyArgs args{tensor(logits, "logits", 4),
                           tensor(target, "target", 3),
                           tensor(weight, "weight", 1),
@@ -119,12 +132,11 @@ py::tuple cross_entropy(const py::object& logits, const py::object& target, cons
                           label_smoothing,
                           threads};
     check_cross_entropy(args);
-    CrossEntropyResult result;
-    {
-        const py::gil_scoped_release release;
-        result = active->cross_entropy(args);
-    }
-    return py::make_tuple(result.loss, result.bad_pixel);
+    const Tensor reduced = number(loss, "loss");
+    const py::gil_scoped_release release;
+    const CrossEntropyResult result = active->cross_entropy(args);
+    write(reduced, result.loss);
+    return result.bad_pixel;
 }
 
 }  // namespace

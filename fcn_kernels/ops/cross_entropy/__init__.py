@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...autograd import first_order_only, recorded
+from ...autograd import first_order_only, recorded, times
 from ...backend import choose, define_op, implementation
 from ...checks import REDUCTIONS, check_loss_arguments, check_scores
 from .reference import cross_entropy as cross_entropy_reference
@@ -62,7 +62,7 @@ def cross_entropy(
         function = _GradientInForward if backend == "cpu" and reduction != "none" else _GradientInBackward
         loss = function.apply(*maps, ignore_index, reduced, label_smoothing, backend)
     else:
-        loss, _, _ = _forward(*maps, ignore_index, reduced, label_smoothing, False, backend)
+        loss = _forward(*maps, ignore_index, reduced, label_smoothing, False, backend)[0]
     return loss
 
 
@@ -81,27 +81,17 @@ class _GradientInForward(torch.autograd.Function):
         label_smoothing: float,
         backend: str,
     ) -> Tensor:
-        loss, grad, _ = _forward(
-            logits,
-            target,
-            weight,
-            pixel_weight,
-            ignore_index,
-            reduction,
-            label_smoothing,
-            ctx.needs_input_grad[0],
-            backend,
+        with_grad = ctx.needs_input_grad[0]
+        loss, *grad = _forward(
+            logits, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, with_grad, backend
         )
-        ctx.save_for_backward(logits, grad)
+        ctx.save_for_backward(logits, *grad)
         return loss  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         logits, grad = ctx.saved_tensors
-        # A pass over the full-resolution gradient is worth a look at the incoming one.
-        one = not torch.compiler.is_compiling() and bool(grad_loss == 1)
-        grad_logits = grad if one else grad * grad_loss.to(grad.dtype)
-        return first_order_only("cross_entropy", grad_logits, logits, grad_loss), *(None,) * 7
+        return first_order_only("cross_entropy", times(grad, grad_loss), logits, grad_loss), *(None,) * 7
 
 
 class _GradientInBackward(torch.autograd.Function):
@@ -123,21 +113,32 @@ class _GradientInBackward(torch.autograd.Function):
         label_smoothing: float,
         backend: str,
     ) -> Tensor:
-        loss, _, scale = _forward(
+        loss, *scale = _forward(
             logits, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, False, backend
         )
         ctx.options = (ignore_index, REDUCTIONS.index("sum"), label_smoothing, True, backend)
-        ctx.save_for_backward(logits, target, weight, pixel_weight, scale)
+        ctx.save_for_backward(logits, target, weight, pixel_weight, *scale)
         return loss  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        logits, target, weight, pixel_weight, scale = ctx.saved_tensors
-        scaled = (grad_loss * scale if scale.numel() > 0 else grad_loss).expand(target.shape)
-        _, grad, _ = _forward(
+        logits, target, weight, pixel_weight, *scale = ctx.saved_tensors
+        scaled = (grad_loss * scale[0] if scale else grad_loss).expand(target.shape)
+        # Alone on a GPU; on a CPU, which comes here for the losses of pixels, with their sum.
+        *_, grad = _forward(
             logits, target, weight, scaled if pixel_weight is None else scaled * pixel_weight, *ctx.options
         )
         return first_order_only("cross_entropy", grad, logits, grad_loss), *(None,) * 7
+
+
+def _outputs(reduction: str, with_grad: bool, backend: str) -> tuple[str, ...]:
+    """What a call makes, in this order: the loss (of each pixel for "none"); the gradient of the reduced loss; what
+    makes the gradient of the sum that of the mean: 1 / sum of weights, or 0 if they are none."""
+    if backend == "cpu":
+        return ("loss", "grad") if with_grad else ("loss",)
+    if with_grad:
+        return ("grad",)
+    return ("loss", "scale") if reduction == "mean" else ("loss",)
 
 
 def _run(
@@ -150,20 +151,18 @@ def _run(
     label_smoothing: float,
     with_grad: bool,
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss (of each pixel for "none"), the gradient of the reduced loss, and what makes the gradient of the sum
-    that of the mean: 1 / sum of weights, or 0 if they are none. What is not made is empty: see ``_fake``.
-    """
-    loss, grad, scale = _fake(
+) -> list[Tensor]:
+    outputs = _fake(
         logits, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, with_grad, backend
     )
     if target.numel() == 0:
-        return loss.zero_(), grad, scale.zero_()
-    wanted = {name: out for name, out in (("loss", loss), ("grad", grad), ("scale", scale)) if out.numel() > 0}
+        return [output.zero_() for output in outputs]
+    name = REDUCTIONS[reduction]
+    written = dict(zip(_outputs(name, with_grad, backend), outputs, strict=True))
     implementation("cross_entropy", backend).cross_entropy(
-        logits, target, weight, pixel_weight, ignore_index, REDUCTIONS[reduction], label_smoothing, **wanted
+        logits, target, weight, pixel_weight, ignore_index, name, label_smoothing, **written
     )
-    return loss, grad, scale
+    return outputs
 
 
 def _fake(
@@ -176,21 +175,23 @@ def _fake(
     label_smoothing: float,
     with_grad: bool,
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    waits = backend != "cpu"  # then a gradient comes without the loss, and the loss with what backward needs
-    shape = (logits.shape[0], logits.shape[2], logits.shape[3]) if REDUCTIONS[reduction] == "none" else ()
+) -> list[Tensor]:
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    return (
-        logits.new_empty((0,) if waits and with_grad else shape, dtype=dtype),
-        torch.empty_like(logits) if with_grad else logits.new_empty((0,)),
-        logits.new_empty(() if waits and not with_grad and REDUCTIONS[reduction] == "mean" else (0,), dtype=dtype),
-    )
+    outputs = []
+    for name in _outputs(REDUCTIONS[reduction], with_grad, backend):
+        if name == "grad":
+            outputs.append(torch.empty_like(logits))
+        else:
+            pixels = name == "loss" and REDUCTIONS[reduction] == "none"
+            shape = (logits.shape[0], logits.shape[2], logits.shape[3]) if pixels else ()
+            outputs.append(logits.new_empty(shape, dtype=dtype))
+    return outputs
 
 
 _forward = define_op(
     "cross_entropy",
     "(Tensor logits, Tensor target, Tensor? weight, Tensor? pixel_weight, int ignore_index, int reduction, "
-    "float label_smoothing, bool with_grad, str backend) -> (Tensor, Tensor, Tensor)",
+    "float label_smoothing, bool with_grad, str backend) -> Tensor[]",
     _run,
     _fake,
 )

@@ -24,13 +24,15 @@ def cross_entropy(
     sums = torch.float64 if logits.dtype == torch.float64 else torch.float32
     weight = None if weight is None else weight.detach().to(sums).contiguous()
     pixel_weight = None if pixel_weight is None else pixel_weight.detach().to(sums)
-    total, bad_pixel = C.cross_entropy(
+    pixels = reduction == "none"
+    bad_pixel = C.cross_entropy(
         pointer(logits),
         pointer(target),
         optional_pointer(weight),
         optional_pointer(pixel_weight),
         optional_pointer(grad),
-        pointer(loss) if reduction == "none" else None,
+        pointer(loss) if pixels else None,
+        None if pixels else pointer(loss),
         ignore_index,
         reduction == "mean",
         label_smoothing,
@@ -38,5 +40,3 @@ def cross_entropy(
     )
     if bad_pixel >= 0:
         raise_bad_label("cross_entropy", target, bad_pixel, logits.shape[1], ignore_index)
-    if reduction != "none":
-        loss.fill_(total)
