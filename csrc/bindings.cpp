@@ -97,7 +97,8 @@ void upsample_argmax(const py::object& x, const py::object& labels, const py::ob
 
 py::tuple upsample_cross_entropy(const py::object& x, const py::object& target, const py::object& weight,
                                  const py::object& pixel_weight, const py::object& grad, const py::object& pixel_loss,
-                                 const py::sequence& g, int64_t ignore_index, double label_smoothing, bool exact, int threads) {
+                                 const py::object& loss, const py::sequence& g, int64_t ignore_index, bool mean,
+                                 double label_smoothing, bool exact, int threads) {
     UpsampleCrossEntropyArgs args{tensor(x, "x", 4),
                                   tensor(target, "target", 3),
                                   tensor(weight, "weight", 1),
@@ -106,16 +107,19 @@ py::tuple upsample_cross_entropy(const py::object& x, const py::object& target, 
                                   tensor(pixel_loss, "pixel_loss", 3),
                                   grid(g),
                                   ignore_index,
+                                  mean,
                                   label_smoothing,
                                   exact,
                                   threads};
     check_upsample_cross_entropy(args);
+    const Tensor reduced = number(loss, "loss");
     UpsampleCrossEntropyResult result;
     {
         const py::gil_scoped_release release;
         result = active->upsample_cross_entropy(args);
     }
-    return py::make_tuple(result.loss, result.weight, result.bad_pixel, result.exact_blocks, result.blocks);
+    write(reduced, result.loss);
+    return py::make_tuple(result.bad_pixel, result.exact_blocks, result.blocks);
 }
 
 int64_t cross_entropy(const py::object& logits, const py::object& target, const py::object& weight,

@@ -227,10 +227,11 @@ void upsample_cross_entropy_(const py::object& x, const py::object& target, cons
                              double label_smoothing, bool exact, int rows_of_a_patch, int device, uintptr_t stream) {
     UpsampleCrossEntropyArgs args{tensor(x, "x", 4), tensor(target, "target", 3), tensor(weight, "weight", 1),
                                   tensor(pixel_weight, "pixel_weight", 3), tensor(grad, "grad", 4),
-                                  tensor(pixel_loss, "pixel_loss", 3), grid(g), ignore_index, label_smoothing, exact, 0};
-    LossOutputs out{tensor(loss, "loss", 0), tensor(scale, "scale", 0), tensor(workspace, "workspace", 1), mean, rows_of_a_patch};
+                                  tensor(pixel_loss, "pixel_loss", 3), grid(g), ignore_index, mean, label_smoothing, exact, 0};
+    LossOutputs out{tensor(loss, "loss", 0), tensor(scale, "scale", 0), tensor(workspace, "workspace", 1), rows_of_a_patch};
     check_upsample_cross_entropy(args);
-    want((out.loss.data && out.scale.data) || args.pixel_loss.data, "loss and scale, or pixel_loss: missing");
+    want(out.loss.data || args.pixel_loss.data, "loss or pixel_loss: missing");
+    want(out.scale.data || !args.grad.data, "scale: missing beside grad");
     want(rows_of_a_patch == 0 || rows_of_a_patch == 2 || rows_of_a_patch == 4 || rows_of_a_patch == 8, "rows_of_a_patch: want 0, 2, 4 or 8");
     for (const Tensor* t : {&out.loss, &out.scale, &out.workspace}) want(!t->data || t->dtype == DType::float32, "want float32");
     want_sizes(out.workspace, "workspace", {upsample_cross_entropy_workspace<float>(args, args.grad.data, rows_of_a_patch)});

@@ -37,19 +37,19 @@ struct UpsampleCrossEntropyArgs {
     Tensor target;        // [N, H, W]
     Tensor weight;        // [C], float32 or float64 as the sums; data may be null
     Tensor pixel_weight;  // [N, H, W], likewise
-    Tensor grad;          // like x, float32 or float64: gradient of the sum over pixels; data may be null
+    Tensor grad;          // like x, float32 or float64: gradient of the reduced loss (on a GPU of the sum); data may be null
     Tensor pixel_loss;    // [N, H, W], contiguous; data is null unless the loss of each pixel is wanted
     Grid grid;
     int64_t ignore_index;
+    bool mean;
     double label_smoothing;
     bool exact;  // skip the geometric progression: for tests
     int threads;  // on a CPU
 };
 
 struct UpsampleCrossEntropyResult {
-    double loss;          // sum over pixels
-    double weight;        // sum of class weight x pixel weight
-    int64_t bad_pixel;    // first pixel (flat index of [N, H, W]) with a label out of range, or -1
+    double loss;           // sum or mean over pixels
+    int64_t bad_pixel;     // first pixel (flat index of [N, H, W]) with a label out of range, or -1
     int64_t exact_blocks;  // blocks of cells that took the exact path, of
     int64_t blocks;
 };

@@ -84,16 +84,19 @@ public:
                 results[task] = run_band<S>(scratch[thread], task / bands.count, int(task % bands.count));
             });
         });
-        if (a.grad.data) {
-            parallel_for(images * height, threads, [&](int64_t row, int) { gradient.finish_row(row / height, row % height); });
-        }
-        UpsampleCrossEntropyResult total{0, 0, -1, 0, 0};
+        UpsampleCrossEntropyResult total{0, -1, 0, 0};
+        double weight = 0;
         for (int64_t task = 0; task < tasks; ++task) {  // in order, whatever thread made it
             total.loss += results[task].loss;
-            total.weight += results[task].weight;
+            weight += results[task].weight;
             if (total.bad_pixel < 0) total.bad_pixel = results[task].bad_pixel;
             total.exact_blocks += results[task].exact_blocks;
             total.blocks += results[task].blocks;
+        }
+        const double factor = !a.mean ? 1 : weight != 0 ? 1 / weight : 0;
+        total.loss *= factor;
+        if (a.grad.data) {
+            parallel_for(images * height, threads, [&](int64_t row, int) { gradient.finish_row(row / height, row % height, T(factor)); });
         }
         return total;
     }

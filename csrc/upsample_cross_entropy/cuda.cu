@@ -85,7 +85,7 @@ FCN_D void finish_loss(const float2* sums, int64_t blocks, bool mean, double* me
     if (threadIdx.x != 0) return;
     const double factor = !mean ? 1 : weights[0] != 0 ? 1 / weights[0] : 0;
     *loss = float(losses[0] * factor);
-    *scale = float(factor);
+    if (scale) *scale = float(factor);
 }
 
 template <class S>
@@ -140,7 +140,7 @@ void upsample_cross_entropy(const UpsampleCrossEntropyArgs& args, const LossOutp
     if (a.pixel_loss) return;
     const int64_t pixels = a.grad ? args.x.size[0] * args.x.size[2] * args.x.size[3] : 0;
     const dim3 grid(unsigned(1 + ceil_div(pixels, kThreads)), unsigned(a.grad ? ceil_div(a.classes, kFinishClasses) : 1));
-    launch(finish_kernel<S>, grid, kThreads, sizeof(double) * 2 * kThreads, stream, a, plan.blocks, outputs.mean,
+    launch(finish_kernel<S>, grid, kThreads, sizeof(double) * 2 * kThreads, stream, a, plan.blocks, args.mean,
            static_cast<float*>(outputs.loss.data), static_cast<float*>(outputs.scale.data));
 }
 

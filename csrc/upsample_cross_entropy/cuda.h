@@ -7,9 +7,9 @@ namespace fcn {
 
 // What the GPU's version is given beyond the CPU's arguments.
 struct LossOutputs {
-    Tensor loss, scale;  // float32 scalars; data is null where the loss of each pixel is wanted
-    Tensor workspace;    // float32, as large as upsample_cross_entropy_workspace says
-    bool mean;
+    Tensor loss;       // a float32 number; data is null where the loss of each pixel is wanted
+    Tensor scale;      // a float32 number, the factor that the gradient lacks; data is null where there is none
+    Tensor workspace;  // float32, as large as upsample_cross_entropy_workspace says
     int rows_of_a_patch;  // 8, 4 or 2; 0: what suits the size
 };
 

@@ -72,17 +72,20 @@ public:
         if (open >= 0) flush(s.folded, n, band, open);
     }
 
-    // Rows that several bands add to, in the bands' order; rows that none touches are zero.
-    void finish_row(int64_t n, int64_t y) const {
+    // Rows that several bands add to, in the bands' order; rows that none touches are zero; all times a factor.
+    void finish_row(int64_t n, int64_t y, T factor) const {
         const int first = first_band[y], last = last_band[y];
-        if (first >= 0 && first == last) return;
-        if (first < 0) return write_row(n, y, nullptr);
+        if (first < 0) return write_row(n, y, [](int64_t) { return T(0); });
+        if (first == last) {
+            if (factor != 1) scale_row(n, y, factor);
+            return;
+        }
         T* sum = shared_row(n, first, int(y));
         for (int band = first + 1; band <= last; ++band) {
             const T* other = shared_row(n, band, int(y));
             for (int64_t i = 0; i < classes * width; ++i) sum[i] += other[i];
         }
-        write_row(n, y, sum);
+        write_row(n, y, [&](int64_t i) { return factor * sum[i]; });
     }
 
 private:
@@ -118,18 +121,29 @@ private:
 
     void flush(const T* row, int64_t n, int band, int y) const {
         if (first_band[y] == last_band[y]) {
-            write_row(n, y, row);
+            write_row(n, y, [&](int64_t i) { return row[i]; });
         } else {
             std::memcpy(shared_row(n, band, y), row, sizeof(T) * classes * width);
         }
     }
 
-    void write_row(int64_t n, int64_t y, const T* row) const {
-        T* out = static_cast<T*>(grad.data) + n * grad.stride[0] + y * grad.stride[2];
+    // at(i): number i of the row's [C][w].
+    template <class F>
+    void write_row(int64_t n, int64_t y, const F& at) const {
+        T* out = row(n, y);
         for (int c = 0; c < classes; ++c, out += grad.stride[1]) {
-            for (int64_t x = 0; x < width; ++x) out[x * grad.stride[3]] = row ? row[c * width + x] : T(0);
+            for (int64_t x = 0; x < width; ++x) out[x * grad.stride[3]] = at(c * width + x);
         }
     }
+
+    void scale_row(int64_t n, int64_t y, T factor) const {
+        T* out = row(n, y);
+        for (int c = 0; c < classes; ++c, out += grad.stride[1]) {
+            for (int64_t x = 0; x < width; ++x) out[x * grad.stride[3]] *= factor;
+        }
+    }
+
+    T* row(int64_t n, int64_t y) const { return static_cast<T*>(grad.data) + n * grad.stride[0] + y * grad.stride[2]; }
 
     const BandedRows* banded;
     const Runs* columns;

@@ -49,7 +49,7 @@ int main() {
 
     std::vector<float> coarse(x.size()), full(logits.size());
     const double total = kernels_baseline.upsample_cross_entropy(
-        {map(x, h, w), target, none, none, map(coarse, h, w), none, grid(H, W), 255, 0.1, false, 1}).loss;
+        {map(x, h, w), target, none, none, map(coarse, h, w), none, grid(H, W), 255, true, 0.1, false, 1}).loss;
     const double mean = kernels_baseline.cross_entropy(
         {map(logits, H, W), target, none, none, map(full, H, W), none, 255, true, 0.0, 1}).loss;
     write(coarse);

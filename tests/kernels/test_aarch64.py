@@ -45,8 +45,8 @@ def test_kernels_agree_with_pytorch(tmp_path: Path) -> None:
 
     torch.testing.assert_close(take(skip), upsampled((12, 74)) + skip)
     assert (take(target) == upsampled((24, 148)).argmax(1)).float().mean() > 0.999  # but for near ties
-    coarse_loss = F.cross_entropy(upsampled((24, 148)), target, ignore_index=255, reduction="sum", label_smoothing=0.1)
+    coarse_loss = F.cross_entropy(upsampled((24, 148)), target, ignore_index=255, label_smoothing=0.1)
     loss = F.cross_entropy(logits, target, ignore_index=255)
-    torch.testing.assert_close(take(x), *torch.autograd.grad(coarse_loss, x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(take(x), *torch.autograd.grad(coarse_loss, x))
     torch.testing.assert_close(take(logits), *torch.autograd.grad(loss, logits))
     torch.testing.assert_close(take(torch.empty(2, dtype=torch.float64)).float(), torch.stack((coarse_loss, loss)))

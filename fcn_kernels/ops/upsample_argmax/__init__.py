@@ -42,23 +42,25 @@ def upsample_argmax(
     if backend == "reference":
         with torch.no_grad():
             return upsample_argmax_reference(x, grid, confidence)
-    labels, probability = _forward(x, grid.as_ints(), confidence, backend)
-    return (labels, probability) if confidence else labels
+    labels, *probability = _forward(x, grid.as_ints(), confidence, backend)
+    return (labels, probability[0]) if confidence else labels
 
 
-def _run(x: Tensor, grid: list[int], confidence: bool, backend: str) -> tuple[Tensor, Tensor]:
-    labels, probability = _fake(x, grid, confidence, backend)
-    implementation("upsample_argmax", backend).upsample_argmax(x, grid, labels, probability if confidence else None)
-    return labels, probability
+def _run(x: Tensor, grid: list[int], confidence: bool, backend: str) -> list[Tensor]:
+    outputs = _fake(x, grid, confidence, backend)
+    if outputs[0].numel() > 0:
+        implementation("upsample_argmax", backend).upsample_argmax(x, grid, *outputs)
+    return outputs
 
 
-def _fake(x: Tensor, grid: list[int], confidence: bool, backend: str) -> tuple[Tensor, Tensor]:
+def _fake(x: Tensor, grid: list[int], confidence: bool, backend: str) -> list[Tensor]:
     shape = (x.shape[0], grid[0], grid[1])
-    labels = x.new_empty(shape, dtype=torch.uint8 if x.shape[1] <= 256 else torch.int64)
-    probability_dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return labels, x.new_empty(shape if confidence else (0,), dtype=probability_dtype)
+    outputs = [x.new_empty(shape, dtype=torch.uint8 if x.shape[1] <= 256 else torch.int64)]
+    if confidence:
+        outputs.append(x.new_empty(shape, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32))
+    return outputs
 
 
 _forward = define_op(
-    "upsample_argmax", "(Tensor x, SymInt[] grid, bool confidence, str backend) -> (Tensor, Tensor)", _run, _fake
+    "upsample_argmax", "(Tensor x, SymInt[] grid, bool confidence, str backend) -> Tensor[]", _run, _fake
 )

@@ -8,7 +8,6 @@ from torch import Tensor
 from ...extension import C, optional_pointer, pointer
 
 
-def upsample_argmax(x: Tensor, grid: list[int], labels: Tensor, probability: Tensor | None) -> None:
+def upsample_argmax(x: Tensor, grid: list[int], labels: Tensor, probability: Tensor | None = None) -> None:
     """Writes ``labels`` and, unless None, ``probability``."""
-    if labels.numel() > 0:
-        C.upsample_argmax(pointer(x), pointer(labels), optional_pointer(probability), grid, torch.get_num_threads())
+    C.upsample_argmax(pointer(x), pointer(labels), optional_pointer(probability), grid, torch.get_num_threads())

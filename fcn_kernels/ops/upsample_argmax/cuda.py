@@ -7,7 +7,6 @@ from torch import Tensor
 from ...extension import CUDA, device_and_stream, optional_pointer, pointer
 
 
-def upsample_argmax(x: Tensor, grid: list[int], labels: Tensor, probability: Tensor | None) -> None:
+def upsample_argmax(x: Tensor, grid: list[int], labels: Tensor, probability: Tensor | None = None) -> None:
     """Writes ``labels`` and, unless None, ``probability``."""
-    if labels.numel() > 0:
-        CUDA.upsample_argmax(pointer(x), pointer(labels), optional_pointer(probability), grid, *device_and_stream(x))
+    CUDA.upsample_argmax(pointer(x), pointer(labels), optional_pointer(probability), grid, *device_and_stream(x))

@@ -226,10 +226,8 @@ def label_patches(
             _store_row(probability + image, shares, row, first, inside, COLUMNS, PADDED)
 
 
-def upsample_argmax(x: Tensor, grid: list[int], labels: Tensor, probability: Tensor | None) -> None:
+def upsample_argmax(x: Tensor, grid: list[int], labels: Tensor, probability: Tensor | None = None) -> None:
     """Writes ``labels`` and, unless None, ``probability``."""
-    if labels.numel() == 0:
-        return
     n, classes, h, w = x.shape
     rows, columns = cut(grid, 0, h, MOST_ROWS, 8), cut(grid, 1, w, MOST_COLUMNS, 4)
     cells = rows.runs * columns.runs

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...autograd import first_order_only, recorded
+from ...autograd import first_order_only, recorded, times
 from ...backend import choose, define_op, implementation
 from ...checks import REDUCTIONS, check_loss_arguments, check_scores, output_grid
 from ...grid import BilinearGrid
@@ -65,7 +65,7 @@ def upsample_cross_entropy(
     elif reduction == "none":
         loss = _pixels(*maps, ints, ignore_index, label_smoothing, backend)
     else:
-        loss, _, _ = _forward(*maps, ints, ignore_index, reduced, label_smoothing, False, backend)
+        loss = _forward(*maps, ints, ignore_index, reduced, label_smoothing, False, backend)[0]
     return loss
 
 
@@ -83,17 +83,17 @@ class _ReducedLoss(torch.autograd.Function):
         label_smoothing: float,
         backend: str,
     ) -> Tensor:
-        loss, scale, grad = _forward(
-            x, target, weight, pixel_weight, grid, ignore_index, reduction, label_smoothing,
-            ctx.needs_input_grad[0], backend,
-        )  # fmt: skip
-        ctx.save_for_backward(x, scale, grad)
+        with_grad = ctx.needs_input_grad[0]
+        loss, *gradient = _forward(
+            x, target, weight, pixel_weight, grid, ignore_index, reduction, label_smoothing, with_grad, backend
+        )
+        ctx.save_for_backward(x, *gradient)
         return loss  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        x, scale, grad = ctx.saved_tensors
-        grad_x = (grad * (scale * grad_loss)).to(x.dtype)
+        x, grad, *scale = ctx.saved_tensors
+        grad_x = times(grad, grad_loss * scale[0] if scale else grad_loss).to(x.dtype)
         return first_order_only("upsample_cross_entropy", grad_x, x, grad_loss), *(None,) * 8
 
 
@@ -122,12 +122,20 @@ class _PixelLoss(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         x, target, weight, pixel_weight = ctx.saved_tensors
         pixel_weight = grad_loss if pixel_weight is None else grad_loss * pixel_weight
-        _, _, grad = _forward(x, target, weight, pixel_weight, *ctx.options, True, ctx.backend)
+        _, grad, *_ = _forward(x, target, weight, pixel_weight, *ctx.options, True, ctx.backend)
         return first_order_only("upsample_cross_entropy", grad.to(x.dtype), x, grad_loss), *(None,) * 8
 
 
 def _sum_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _outputs(with_grad: bool, backend: str) -> tuple[str, ...]:
+    """What a call makes, in this order: the loss; the gradient of the reduced loss, from a GPU that of the sum; and what
+    makes that the former: 1 for "sum"; for "mean" 1 / sum of weights, or 0 if they are none."""
+    if not with_grad:
+        return ("loss",)
+    return ("loss", "grad") if backend == "cpu" else ("loss", "grad", "scale")
 
 
 def _run(
@@ -141,16 +149,17 @@ def _run(
     label_smoothing: float,
     with_grad: bool,
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss; the factor that the gradient still lacks; the gradient of the sum over pixels (empty unless asked for)."""
-    loss, scale, grad = _fake(
+) -> list[Tensor]:
+    outputs = _fake(
         x, target, weight, pixel_weight, grid, ignore_index, reduction, label_smoothing, with_grad, backend
     )
+    if target.numel() == 0:
+        return [output.zero_() for output in outputs]
+    written = dict(zip(_outputs(with_grad, backend), outputs, strict=True))
     implementation("upsample_cross_entropy", backend).upsample_cross_entropy(
-        x, target, weight, pixel_weight, grid, ignore_index, REDUCTIONS[reduction], label_smoothing,
-        loss, scale, grad if with_grad else None,
-    )  # fmt: skip
-    return loss, scale, grad
+        x, target, weight, pixel_weight, grid, ignore_index, REDUCTIONS[reduction], label_smoothing, **written
+    )
+    return outputs
 
 
 def _fake(
@@ -164,10 +173,12 @@ def _fake(
     label_smoothing: float,
     with_grad: bool,
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> list[Tensor]:
     dtype = _sum_dtype(x)
-    grad = torch.empty_like(x, dtype=dtype) if with_grad else x.new_empty((0,), dtype=dtype)
-    return x.new_empty((), dtype=dtype), x.new_empty((), dtype=dtype), grad
+    return [
+        torch.empty_like(x, dtype=dtype) if name == "grad" else x.new_empty((), dtype=dtype)
+        for name in _outputs(with_grad, backend)
+    ]
 
 
 def _run_pixels(
@@ -181,6 +192,8 @@ def _run_pixels(
     backend: str,
 ) -> Tensor:
     loss = _fake_pixels(x, target, weight, pixel_weight, grid, ignore_index, label_smoothing, backend)
+    if target.numel() == 0:
+        return loss
     implementation("upsample_cross_entropy", backend).upsample_cross_entropy_pixels(
         x, target, weight, pixel_weight, grid, ignore_index, label_smoothing, loss
     )
@@ -203,7 +216,7 @@ def _fake_pixels(
 _forward = define_op(
     "upsample_cross_entropy",
     "(Tensor x, Tensor target, Tensor? weight, Tensor? pixel_weight, SymInt[] grid, int ignore_index, int reduction, "
-    "float label_smoothing, bool with_grad, str backend) -> (Tensor, Tensor, Tensor)",
+    "float label_smoothing, bool with_grad, str backend) -> Tensor[]",
     _run,
     _fake,
 )

@@ -22,16 +22,10 @@ def upsample_cross_entropy(
     reduction: str,
     label_smoothing: float,
     loss: Tensor,
-    scale: Tensor,
-    grad: Tensor | None,
+    grad: Tensor | None = None,
 ) -> None:
-    """Writes ``loss``, ``scale`` (the factor that ``grad`` lacks) and ``grad`` (of the sum over pixels) unless None."""
-    total, weight_sum = _launch(x, target, weight, pixel_weight, grid, ignore_index, label_smoothing, grad, None)
-    factor = 1.0
-    if reduction == "mean":
-        factor = 1 / weight_sum if weight_sum != 0 else 0.0
-    loss.fill_(total * factor)
-    scale.fill_(factor)
+    """Writes ``loss`` and, unless None, its ``grad``."""
+    _launch(x, target, weight, pixel_weight, grid, ignore_index, reduction, label_smoothing, grad, None, loss)
 
 
 def upsample_cross_entropy_pixels(
@@ -45,7 +39,7 @@ def upsample_cross_entropy_pixels(
     loss: Tensor,
 ) -> None:
     """Writes ``loss``, one for each pixel."""
-    _launch(x, target, weight, pixel_weight, grid, ignore_index, label_smoothing, None, loss)
+    _launch(x, target, weight, pixel_weight, grid, ignore_index, "none", label_smoothing, None, loss, None)
 
 
 def _launch(
@@ -55,31 +49,29 @@ def _launch(
     pixel_weight: Tensor | None,
     grid: list[int],
     ignore_index: int,
+    reduction: str,
     label_smoothing: float,
     grad: Tensor | None,
     pixel_loss: Tensor | None,
-) -> tuple[float, float]:
-    """The loss summed over pixels and the sum of their weights."""
-    if target.numel() == 0:
-        if grad is not None:
-            grad.zero_()
-        return 0.0, 0.0
+    loss: Tensor | None,
+) -> None:
     sums = torch.float64 if x.dtype == torch.float64 else torch.float32
     weight = None if weight is None else weight.detach().to(sums).contiguous()
     pixel_weight = None if pixel_weight is None else pixel_weight.detach().to(sums)
-    total, weight_sum, bad_pixel, _, _ = C.upsample_cross_entropy(
+    bad_pixel, _, _ = C.upsample_cross_entropy(
         pointer(x),
         pointer(target),
         optional_pointer(weight),
         optional_pointer(pixel_weight),
         optional_pointer(grad),
         optional_pointer(pixel_loss),
+        optional_pointer(loss),
         grid,
         ignore_index,
+        reduction == "mean",
         label_smoothing,
         force_exact,
         torch.get_num_threads(),
     )
     if bad_pixel >= 0:
         raise_bad_label("upsample_cross_entropy", target, bad_pixel, x.shape[1], ignore_index)
-    return total, weight_sum

@@ -23,17 +23,11 @@ def upsample_cross_entropy(
     reduction: str,
     label_smoothing: float,
     loss: Tensor,
-    scale: Tensor,
-    grad: Tensor | None,
+    grad: Tensor | None = None,
+    scale: Tensor | None = None,
 ) -> None:
-    """Writes ``loss``, ``scale`` (the factor that ``grad`` lacks) and ``grad`` (of the sum over pixels) unless None."""
-    if target.numel() == 0:
-        loss.zero_()
-        scale.zero_() if reduction == "mean" else scale.fill_(1)
-        if grad is not None:
-            grad.zero_()
-        return
-    _launch(x, target, weight, pixel_weight, grid, ignore_index, reduction, label_smoothing, loss, scale, grad, None)
+    """Writes ``loss`` and, unless None, ``grad`` (of the sum over pixels) and ``scale`` (the factor that it lacks)."""
+    _launch(x, target, weight, pixel_weight, grid, ignore_index, reduction, label_smoothing, loss, grad, scale, None)
 
 
 def upsample_cross_entropy_pixels(
@@ -47,8 +41,7 @@ def upsample_cross_entropy_pixels(
     loss: Tensor,
 ) -> None:
     """Writes ``loss``, one for each pixel."""
-    if target.numel() > 0:
-        _launch(x, target, weight, pixel_weight, grid, ignore_index, "sum", label_smoothing, None, None, None, loss)
+    _launch(x, target, weight, pixel_weight, grid, ignore_index, "sum", label_smoothing, None, None, None, loss)
 
 
 def _launch(
@@ -61,8 +54,8 @@ def _launch(
     reduction: str,
     label_smoothing: float,
     loss: Tensor | None,
-    scale: Tensor | None,
     grad: Tensor | None,
+    scale: Tensor | None,
     pixel_loss: Tensor | None,
 ) -> None:
     weight = None if weight is None else weight.detach().float().contiguous()

@@ -36,11 +36,11 @@ def upsample_cross_entropy(
     reduction: str,
     label_smoothing: float,
     loss: Tensor,
-    scale: Tensor,
-    grad: Tensor | None,
+    grad: Tensor | None = None,
+    scale: Tensor | None = None,
 ) -> None:
-    """Writes ``loss``, ``scale`` (the factor that ``grad`` lacks) and ``grad`` (of the sum over pixels) unless None."""
-    _launch(x, target, weight, pixel_weight, grid, ignore_index, label_smoothing, None, (loss, scale, grad, reduction))
+    """Writes ``loss`` and, unless None, ``grad`` (of the sum over pixels) and ``scale`` (the factor that it lacks)."""
+    _launch(x, target, weight, pixel_weight, grid, ignore_index, label_smoothing, None, (loss, grad, scale, reduction))
 
 
 def upsample_cross_entropy_pixels(
@@ -66,17 +66,10 @@ def _launch(
     ignore_index: int,
     label_smoothing: float,
     pixel_loss: Tensor | None,
-    reduced: tuple[Tensor, Tensor, Tensor | None, str] | None,
+    reduced: tuple[Tensor, Tensor | None, Tensor | None, str] | None,
 ) -> None:
-    """Writes ``pixel_loss``, or loss, scale and gradient, for the reduction that comes with them."""
-    grad = reduced[2] if reduced else None
-    if target.numel() == 0:
-        if reduced:
-            reduced[0].zero_()
-            reduced[1].fill_(0.0 if reduced[3] == "mean" else 1.0)
-        if grad is not None:
-            grad.zero_()
-        return
+    """Writes ``pixel_loss``, or loss, gradient and scale, for the reduction that comes with them."""
+    grad = reduced[1] if reduced else None
     n, classes, h, w = x.shape
     most_rows = MOST_ROWS if pixel_weight is None else min(2, MOST_ROWS)  # weights take registers as labels do
     rows, columns = cut(grid, 0, h, most_rows, ROW_PIECES), cut(grid, 1, w, MOST_COLUMNS, COLUMN_PIECES)
@@ -140,7 +133,7 @@ def _launch(
     if reduced is None:
         return
 
-    loss, scale, grad, reduction = reduced
+    loss, grad, scale, reduction = reduced
     key = {
         "dtype": "float32",
         "size": bucket(x.numel()),
@@ -220,7 +213,5 @@ def _compile_case(
         out = loss.new_empty(target.shape)
         upsample_cross_entropy_pixels(x, target, weight, pixel_weight, grid, 255, label_smoothing, out)
     else:
-        grad = torch.empty_like(x, dtype=torch.float32) if gradient else None
-        upsample_cross_entropy(
-            x, target, weight, pixel_weight, grid, 255, "mean", label_smoothing, loss, loss, grad
-        )  # fmt: skip
+        written = (torch.empty_like(x, dtype=torch.float32), loss) if gradient else ()
+        upsample_cross_entropy(x, target, weight, pixel_weight, grid, 255, "mean", label_smoothing, loss, *written)

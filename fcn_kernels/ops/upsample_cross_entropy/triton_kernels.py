@@ -475,7 +475,7 @@ def finish(
     GRADIENT: tl.constexpr, MEAN: tl.constexpr, CLAMP: tl.constexpr, SPARSE_ROWS: tl.constexpr,
     SPARSE_COLUMNS: tl.constexpr, WIDE: tl.constexpr, CLASSES: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """``loss`` and ``scale`` from partial sums; ``grad``: each coarse pixel gathers from the cells around it."""
+    """``loss`` and, unless None, ``scale`` from partial sums; ``grad``: each coarse pixel gathers from the cells around it."""
     program = tl.program_id(0)
     if program == 0:
         _total(partials, loss, scale, count, MEAN)
@@ -536,4 +536,5 @@ def _total(partials, loss, scale, count, MEAN: tl.constexpr):
         weight = tl.sum(weights, 0)
         factor = tl.where(weight != 0, 1 / tl.where(weight != 0, weight, 1.0), 0.0)
     tl.store(loss, total * factor)
-    tl.store(scale, factor)
+    if scale is not None:
+        tl.store(scale, factor)
