@@ -152,9 +152,7 @@ def _run(
     with_grad: bool,
     backend: str,
 ) -> list[Tensor]:
-    outputs = _fake(
-        logits, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, with_grad, backend
-    )
+    outputs = _fake(logits, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, with_grad, backend)
     if target.numel() == 0:
         return [output.zero_() for output in outputs]
     name = REDUCTIONS[reduction]

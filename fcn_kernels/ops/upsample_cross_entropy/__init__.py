@@ -131,8 +131,8 @@ def _sum_dtype(x: Tensor) -> torch.dtype:
 
 
 def _outputs(with_grad: bool, backend: str) -> tuple[str, ...]:
-    """What a call makes, in this order: the loss; the gradient of the reduced loss, from a GPU that of the sum; and what
-    makes that the former: 1 for "sum"; for "mean" 1 / sum of weights, or 0 if they are none."""
+    """What a call makes, in this order: the loss; its gradient, from a GPU that of the sum over pixels; and what makes
+    that the gradient of the loss: 1 for "sum"; for "mean" 1 / sum of weights, or 0 if they are none."""
     if not with_grad:
         return ("loss",)
     return ("loss", "grad") if backend == "cpu" else ("loss", "grad", "scale")
@@ -150,9 +150,7 @@ def _run(
     with_grad: bool,
     backend: str,
 ) -> list[Tensor]:
-    outputs = _fake(
-        x, target, weight, pixel_weight, grid, ignore_index, reduction, label_smoothing, with_grad, backend
-    )
+    outputs = _fake(x, target, weight, pixel_weight, grid, ignore_index, reduction, label_smoothing, with_grad, backend)
     if target.numel() == 0:
         return [output.zero_() for output in outputs]
     written = dict(zip(_outputs(with_grad, backend), outputs, strict=True))

@@ -475,7 +475,7 @@ def finish(
     GRADIENT: tl.constexpr, MEAN: tl.constexpr, CLAMP: tl.constexpr, SPARSE_ROWS: tl.constexpr,
     SPARSE_COLUMNS: tl.constexpr, WIDE: tl.constexpr, CLASSES: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """``loss`` and, unless None, ``scale`` from partial sums; ``grad``: each coarse pixel gathers from the cells around it."""
+    """``loss`` and, unless None, ``scale`` from partial sums; ``grad``: each coarse pixel gathers from its cells."""
     program = tl.program_id(0)
     if program == 0:
         _total(partials, loss, scale, count, MEAN)
