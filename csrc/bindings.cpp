@@ -158,6 +158,7 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     } else {
         use_best_isa();
     }
+    m.def("use_exchange_api", &use_exchange_api, "To be called first, with torch.Tensor.__dlpack_c_exchange_api__.");
     m.def("isa", [] { return std::string(active->name); }, "The instruction set in use.");
     m.def("use_isa", &use_isa, "Use another instruction set from now on: baseline, avx2, avx512. For tests and benchmarks.");
     m.def("supported_isas", [] {

@@ -310,6 +310,7 @@ PYBIND11_MODULE(_EMULATOR, m) {
 PYBIND11_MODULE(_CUDA, m, py::mod_gil_not_used()) {
 #endif
     using namespace fcn;
+    m.def("use_exchange_api", &use_exchange_api, "To be called first, with torch.Tensor.__dlpack_c_exchange_api__.");
     m.def("build_info", [] {
         py::dict info;
         info["compiler"] = FCN_COMPILER;

@@ -32,7 +32,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 def _load_extension(name: str) -> tuple[ModuleType | None, str]:
     """The compiled module and, where it cannot be loaded, the reason."""
     try:
-        return importlib.import_module(f"fcn_kernels.{name}"), ""
+        module = importlib.import_module(f"fcn_kernels.{name}")
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError):
             return (
@@ -40,6 +40,9 @@ def _load_extension(name: str) -> tuple[ModuleType | None, str]:
                 f"fcn_kernels.{name} was not built (run `pip install -e .`; FCN_KERNELS_* variables are in the README)",
             )
         return None, f"fcn_kernels.{name} does not load: {error}"
+    # How it reads tensors, without having been built against torch.
+    module.use_exchange_api(torch.Tensor.__dlpack_c_exchange_api__)
+    return module, ""
 
 
 # torch is imported above, so that the extension shares the OpenMP pool that torch brings.

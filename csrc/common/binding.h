@@ -8,33 +8,60 @@
 #include <string>
 
 #include "arguments.h"
+#include "dlpack.h"
 
 namespace py = pybind11;
 
 namespace fcn {
 
-// (data_ptr, dtype code, shape, strides in elements), or None.
+// How PyTorch's tensors are looked at; Python hands it over when the module is loaded.
+inline const dlpack::ExchangeApi* exchange_api = nullptr;
+
+inline void use_exchange_api(const py::capsule& capsule) {
+    const auto* api = static_cast<const dlpack::ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+    if (!api) throw py::error_already_set();
+    while (api && api->version.major != dlpack::kMajor) api = api->previous;
+    if (!api || !api->tensor_from_object) throw std::runtime_error("this PyTorch does not speak version 1 of DLPack's exchange API");
+    exchange_api = api;
+}
+
+inline DType dtype_of(const dlpack::DataType& type, const char* name) {
+    if (type.lanes == 1) {
+        switch (type.code << 8 | type.bits) {
+            case dlpack::kFloat << 8 | 32: return DType::float32;
+            case dlpack::kFloat << 8 | 64: return DType::float64;
+            case dlpack::kBfloat << 8 | 16: return DType::bfloat16;
+            case dlpack::kFloat << 8 | 16: return DType::float16;
+            case dlpack::kUInt << 8 | 8: return DType::uint8;
+            case dlpack::kInt << 8 | 16: return DType::int16;
+            case dlpack::kInt << 8 | 32: return DType::int32;
+            case dlpack::kInt << 8 | 64: return DType::int64;
+        }
+    }
+    throw std::invalid_argument(std::string(name) + ": no such dtype is known here");
+}
+
+// A tensor of that many dimensions, or None.
 inline Tensor tensor(const py::object& object, const char* name, int dims) {
     Tensor t{};
     if (object.is_none()) return t;
-    const py::tuple parts = py::cast<py::tuple>(object);
-    if (parts.size() != 4) throw std::invalid_argument(std::string(name) + ": want (pointer, dtype, shape, strides)");
-    t.data = reinterpret_cast<void*>(py::cast<uintptr_t>(parts[0]));
-    t.dtype = static_cast<DType>(py::cast<int>(parts[1]));
-    const py::sequence shape = parts[2], strides = parts[3];
-    t.dims = int(shape.size());
-    if (t.dims != dims || strides.size() != shape.size()) {
+    dlpack::Tensor given{};
+    if (exchange_api->tensor_from_object(object.ptr(), &given) != 0) throw py::error_already_set();
+    if (!given.data) throw std::invalid_argument(std::string(name) + ": null pointer");
+    t.data = static_cast<char*>(given.data) + given.byte_offset;
+    t.dtype = dtype_of(given.dtype, name);
+    t.dims = given.dims;
+    if (t.dims != dims) {
         throw std::invalid_argument(std::string(name) + ": has " + std::to_string(t.dims) + " dimensions, want " +
                                     std::to_string(dims));
     }
     for (int i = 0; i < t.dims; ++i) {
-        t.size[i] = py::cast<int64_t>(shape[i]);
-        t.stride[i] = py::cast<int64_t>(strides[i]);
+        t.size[i] = given.shape[i];
+        t.stride[i] = given.strides[i];
         if (t.size[i] < 0 || t.stride[i] < 0) throw std::invalid_argument(std::string(name) + ": negative size or stride");
         // Positions along an axis are kept in 32 bits; offsets are 64-bit.
         if (t.size[i] > (int64_t(1) << 30)) throw std::invalid_argument(std::string(name) + ": an axis is longer than 2^30");
     }
-    if (!t.data) throw std::invalid_argument(std::string(name) + ": null pointer");
     return t;
 }
 

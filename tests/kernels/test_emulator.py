@@ -11,7 +11,6 @@ from torch import Tensor
 
 import fcn_kernels
 from fcn_kernels import backend as backends
-from fcn_kernels.extension import pointer
 from tests.kernels.conftest import OPERATORS, RUNNABLE
 
 EMULATOR: Any = backends.CUDA_EXTENSION
@@ -33,7 +32,7 @@ def planted(fault: str, order: str = "forward", blocks: int = 2) -> tuple[Tensor
     x = torch.arange(64.0 * blocks)
     out = torch.zeros_like(x)
     EMULATOR.set_order(getattr(EMULATOR.Order, order), 3)
-    EMULATOR.planted(pointer(x), pointer(out), getattr(EMULATOR.Fault, fault))
+    EMULATOR.planted(x, out, getattr(EMULATOR.Fault, fault))
     return out, x.view(blocks, 64).flip(1).flatten()
 
 
@@ -84,7 +83,7 @@ def test_a_fault_leaves_nothing_behind() -> None:
 def test_what_no_gpu_can_launch_is_refused() -> None:
     x = torch.ones(63)  # not one block
     with pytest.raises(RuntimeError, match=r"planted: a GPU cannot launch grid \(0, 1, 1\)"):
-        EMULATOR.planted(pointer(x), pointer(x.clone()), EMULATOR.Fault.none)
+        EMULATOR.planted(x, x.clone(), EMULATOR.Fault.none)
 
 
 def results(operator: str, layout: torch.memory_format) -> list[Tensor]:

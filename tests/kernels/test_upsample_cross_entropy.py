@@ -11,7 +11,6 @@ from torch import Tensor
 
 from fcn_kernels import BilinearGrid, launch, upsample_cross_entropy
 from fcn_kernels.backend import CPU_EXTENSION, implementation
-from fcn_kernels.extension import pointer
 from tests.kernels.conftest import interpreted
 from tests.strategies import assert_as_good_as_torch, assert_fences_hold, dtypes_of, fenced, grids, scores, targets
 
@@ -181,7 +180,7 @@ def test_fast_path_is_taken_where_it_holds_and_only_there(isa: str) -> None:
         target = torch.zeros(1, 128, 512, dtype=torch.int64)
         grid = BilinearGrid.interpolate((16, 64), (128, 512)).as_ints()
         result = CPU_EXTENSION.upsample_cross_entropy(
-            pointer(x), pointer(target), None, None, None, None, None, grid, -100, False, 0.0, False, 1
+            x, target, None, None, None, None, None, grid, -100, False, 0.0, False, 1
         )
         return result[1], result[2]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...extension import C, optional_pointer, pointer
+from ...extension import C
 from ...layout import gapless_rows, layout_of
 
 
@@ -16,9 +16,7 @@ def conv_transpose_add(x: Tensor, weight: Tensor, skip: Tensor | None, stride: i
     last = layout_of(out) == "channels_last"
     x = gapless_rows(x, last)
     skip = None if skip is None else gapless_rows(skip, last)
-    C.conv_transpose_add(
-        pointer(x), pointer(weight), optional_pointer(skip), pointer(out), stride, crop, last, torch.get_num_threads()
-    )
+    C.conv_transpose_add(x, weight, skip, out, stride, crop, last, torch.get_num_threads())
 
 
 def conv_transpose_add_backward_x(grad: Tensor, weight: Tensor, stride: int, crop: int, grad_x: Tensor) -> None:
@@ -28,9 +26,7 @@ def conv_transpose_add_backward_x(grad: Tensor, weight: Tensor, stride: int, cro
         return
     last = layout_of(grad_x) == "channels_last"
     grad = gapless_rows(grad, last)
-    C.conv_transpose_add_backward_x(
-        pointer(grad_x), pointer(weight), None, pointer(grad), stride, crop, last, torch.get_num_threads()
-    )
+    C.conv_transpose_add_backward_x(grad_x, weight, None, grad, stride, crop, last, torch.get_num_threads())
 
 
 def conv_transpose_add_backward_weight(grad: Tensor, x: Tensor, stride: int, crop: int, grad_weight: Tensor) -> None:
@@ -40,6 +36,4 @@ def conv_transpose_add_backward_weight(grad: Tensor, x: Tensor, stride: int, cro
         return
     last = layout_of(grad) == "channels_last"
     x, grad = gapless_rows(x, last), gapless_rows(grad, last)
-    C.conv_transpose_add_backward_weight(
-        pointer(x), pointer(grad_weight), None, pointer(grad), stride, crop, last, torch.get_num_threads()
-    )
+    C.conv_transpose_add_backward_weight(x, grad_weight, None, grad, stride, crop, last, torch.get_num_threads())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...extension import CUDA, device_and_stream, optional_pointer, pointer
+from ...extension import CUDA, device_and_stream
 from ...layout import gapless_rows, layout_of
 
 
@@ -16,9 +16,7 @@ def conv_transpose_add(x: Tensor, weight: Tensor, skip: Tensor | None, stride: i
     last = layout_of(out) == "channels_last"
     x = gapless_rows(x, last)
     skip = None if skip is None else gapless_rows(skip, last)
-    CUDA.conv_transpose_add(
-        pointer(x), pointer(weight), optional_pointer(skip), pointer(out), stride, crop, last, *device_and_stream(out)
-    )
+    CUDA.conv_transpose_add(x, weight, skip, out, stride, crop, last, *device_and_stream(out))
 
 
 def conv_transpose_add_backward_x(grad: Tensor, weight: Tensor, stride: int, crop: int, grad_x: Tensor) -> None:
@@ -30,9 +28,7 @@ def conv_transpose_add_backward_x(grad: Tensor, weight: Tensor, stride: int, cro
     grad = gapless_rows(grad, last)
     if last:  # a thread has neighbouring channels; the filters are small
         weight = weight.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
-    CUDA.conv_transpose_add_backward_x(
-        pointer(grad_x), pointer(weight), pointer(grad), stride, crop, last, *device_and_stream(grad)
-    )
+    CUDA.conv_transpose_add_backward_x(grad_x, weight, grad, stride, crop, last, *device_and_stream(grad))
 
 
 def conv_transpose_add_backward_weight(grad: Tensor, x: Tensor, stride: int, crop: int, grad_weight: Tensor) -> None:
@@ -45,9 +41,7 @@ def conv_transpose_add_backward_weight(grad: Tensor, x: Tensor, stride: int, cro
     sums = x.new_empty(
         _parts(x, grad_weight.shape[2], last), *grad_weight.shape[::2], grad_weight.shape[3], dtype=torch.float32
     )
-    CUDA.conv_transpose_add_backward_weight(
-        pointer(x), pointer(grad_weight), pointer(grad), pointer(sums), stride, crop, last, *device_and_stream(grad)
-    )
+    CUDA.conv_transpose_add_backward_weight(x, grad_weight, grad, sums, stride, crop, last, *device_and_stream(grad))
 
 
 def _parts(x: Tensor, k: int, channels_last: bool) -> int:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...checks import raise_bad_label
-from ...extension import C, optional_pointer, pointer
+from ...extension import C
 
 
 def cross_entropy(
@@ -26,13 +26,13 @@ def cross_entropy(
     pixel_weight = None if pixel_weight is None else pixel_weight.detach().to(sums)
     pixels = reduction == "none"
     bad_pixel = C.cross_entropy(
-        pointer(logits),
-        pointer(target),
-        optional_pointer(weight),
-        optional_pointer(pixel_weight),
-        optional_pointer(grad),
-        pointer(loss) if pixels else None,
-        None if pixels else pointer(loss),
+        logits,
+        target,
+        weight,
+        pixel_weight,
+        grad,
+        loss if pixels else None,
+        None if pixels else loss,
         ignore_index,
         reduction == "mean",
         label_smoothing,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...extension import CUDA, device_and_stream, optional_pointer, pointer
+from ...extension import CUDA, device_and_stream
 
 # The most blocks of a launch: each leaves a sum of losses and one of weights for a second, small kernel. A constant, so
 # that results do not depend on the device.
@@ -31,15 +31,15 @@ def cross_entropy(
     reduced = loss is not None and reduction != "none"
     sums = logits.new_empty((2, MOST_BLOCKS), dtype=torch.float32) if reduced else None
     CUDA.cross_entropy(
-        pointer(logits),
-        pointer(target),
-        optional_pointer(weight),
-        optional_pointer(pixel_weight),
-        optional_pointer(grad),
-        optional_pointer(None if reduced else loss),
-        optional_pointer(loss if reduced else None),
-        optional_pointer(scale),
-        optional_pointer(sums),
+        logits,
+        target,
+        weight,
+        pixel_weight,
+        grad,
+        None if reduced else loss,
+        loss if reduced else None,
+        scale,
+        sums,
         MOST_BLOCKS,
         ignore_index,
         reduction == "mean",

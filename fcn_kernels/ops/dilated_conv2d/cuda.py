@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...extension import CUDA, device_and_stream, optional_pointer, pointer
+from ...extension import CUDA, device_and_stream
 from .precision import tf32_allowed
 
 # Blocks that keep a large GPU busy. A constant, not the number of multiprocessors at hand: results, which depend on how
@@ -39,10 +39,10 @@ def _convolve(
     out: Tensor,
 ) -> None:
     CUDA.dilated_conv2d(
-        pointer(x),
-        pointer(weight),
-        optional_pointer(bias),
-        pointer(out),
+        x,
+        weight,
+        bias,
+        out,
         dilation,
         padding,
         transposed,
@@ -60,10 +60,10 @@ def dilated_conv2d_backward_weight(
     side, count = split(grad, grad_weight)
     parts = x.new_empty((count, grad_weight.numel()), dtype=torch.float32) if count > 1 else None
     CUDA.dilated_conv2d_backward_weight(
-        pointer(grad),
-        pointer(x),
-        pointer(grad_weight),
-        optional_pointer(parts),
+        grad,
+        x,
+        grad_weight,
+        parts,
         dilation,
         padding,
         tf32_allowed(),

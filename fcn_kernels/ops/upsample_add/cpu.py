@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...extension import C, optional_pointer, pointer
+from ...extension import C
 from ...layout import gapless_rows, layout_of
 
 
@@ -16,7 +16,7 @@ def upsample_add(x: Tensor, skip: Tensor | None, grid: list[int], out: Tensor) -
     channels_last = layout_of(out) == "channels_last"
     x = gapless_rows(x, channels_last)
     skip = None if skip is None else gapless_rows(skip, channels_last)
-    C.upsample_add(pointer(x), optional_pointer(skip), pointer(out), grid, channels_last, torch.get_num_threads())
+    C.upsample_add(x, skip, out, grid, channels_last, torch.get_num_threads())
 
 
 def upsample_add_backward(grad: Tensor, grid: list[int], grad_x: Tensor) -> None:
@@ -26,4 +26,4 @@ def upsample_add_backward(grad: Tensor, grid: list[int], grad_x: Tensor) -> None
         return
     channels_last = layout_of(grad_x) == "channels_last"
     grad = gapless_rows(grad, channels_last)
-    C.upsample_add_backward(pointer(grad), pointer(grad_x), grid, channels_last, torch.get_num_threads())
+    C.upsample_add_backward(grad, grad_x, grid, channels_last, torch.get_num_threads())

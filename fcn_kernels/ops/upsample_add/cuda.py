@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ...extension import CUDA, device_and_stream, optional_pointer, pointer
+from ...extension import CUDA, device_and_stream
 from ...layout import gapless_rows, layout_of
 
 
@@ -15,7 +15,7 @@ def upsample_add(x: Tensor, skip: Tensor | None, grid: list[int], out: Tensor) -
     channels_last = layout_of(out) == "channels_last"
     x = gapless_rows(x, channels_last)
     skip = None if skip is None else gapless_rows(skip, channels_last)
-    CUDA.upsample_add(pointer(x), optional_pointer(skip), pointer(out), grid, channels_last, *device_and_stream(out))
+    CUDA.upsample_add(x, skip, out, grid, channels_last, *device_and_stream(out))
 
 
 def upsample_add_backward(grad: Tensor, grid: list[int], grad_x: Tensor) -> None:
@@ -25,4 +25,4 @@ def upsample_add_backward(grad: Tensor, grid: list[int], grad_x: Tensor) -> None
         return
     channels_last = layout_of(grad_x) == "channels_last"
     grad = gapless_rows(grad, channels_last)
-    CUDA.upsample_add_backward(pointer(grad), pointer(grad_x), grid, channels_last, *device_and_stream(grad_x))
+    CUDA.upsample_add_backward(grad, grad_x, grid, channels_last, *device_and_stream(grad_x))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...extension import C, optional_pointer, pointer
+from ...extension import C
 
 
 def upsample_argmax(x: Tensor, grid: list[int], labels: Tensor, probability: Tensor | None = None) -> None:
     """Writes ``labels`` and, unless None, ``probability``."""
-    C.upsample_argmax(pointer(x), pointer(labels), optional_pointer(probability), grid, torch.get_num_threads())
+    C.upsample_argmax(x, labels, probability, grid, torch.get_num_threads())

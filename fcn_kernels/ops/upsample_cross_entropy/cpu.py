@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...checks import raise_bad_label
-from ...extension import C, optional_pointer, pointer
+from ...extension import C
 
 # True makes every block take the exact path (one exponential per pixel and class): for tests and benchmarks.
 force_exact = False
@@ -59,13 +59,13 @@ def _launch(
     weight = None if weight is None else weight.detach().to(sums).contiguous()
     pixel_weight = None if pixel_weight is None else pixel_weight.detach().to(sums)
     bad_pixel, _, _ = C.upsample_cross_entropy(
-        pointer(x),
-        pointer(target),
-        optional_pointer(weight),
-        optional_pointer(pixel_weight),
-        optional_pointer(grad),
-        optional_pointer(pixel_loss),
-        optional_pointer(loss),
+        x,
+        target,
+        weight,
+        pixel_weight,
+        grad,
+        pixel_loss,
+        loss,
         grid,
         ignore_index,
         reduction == "mean",

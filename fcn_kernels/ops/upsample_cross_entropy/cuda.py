@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...extension import CUDA, device_and_stream, optional_pointer, pointer
+from ...extension import CUDA, device_and_stream
 
 # For tests and benchmarks: True makes every block take the exact path (one exponential per pixel and class);
 # 8, 4 or 2 rows of pixels for each thread rather than what suits the size (0).
@@ -60,18 +60,18 @@ def _launch(
 ) -> None:
     weight = None if weight is None else weight.detach().float().contiguous()
     pixel_weight = None if pixel_weight is None else pixel_weight.detach().float()
-    numbers = CUDA.upsample_cross_entropy_workspace(pointer(x), grid, grad is not None, force_rows)
+    numbers = CUDA.upsample_cross_entropy_workspace(x, grid, grad is not None, force_rows)
     workspace = torch.empty(numbers, dtype=torch.float32, device=x.device)
     CUDA.upsample_cross_entropy(
-        pointer(x),
-        pointer(target),
-        optional_pointer(weight),
-        optional_pointer(pixel_weight),
-        optional_pointer(grad),
-        optional_pointer(pixel_loss),
-        optional_pointer(loss),
-        optional_pointer(scale),
-        pointer(workspace),
+        x,
+        target,
+        weight,
+        pixel_weight,
+        grad,
+        pixel_loss,
+        loss,
+        scale,
+        workspace,
         grid,
         ignore_index,
         reduction == "mean",
