@@ -1,4 +1,4 @@
-// fcn_kernels._C: the CPU kernels behind raw pointers. Nothing here knows torch; Python checks arguments and allocates
+// fcn_kernels._C: the CPU kernels, given tensors. Nothing here is built against torch; Python checks arguments and allocates
 // results, and this file checks again what memory safety hangs on.
 #include <cstdlib>
 #include <stdexcept>

@@ -1,4 +1,4 @@
-// fcn_kernels._CUDA: the GPU kernels behind raw pointers. Nothing here knows torch, allocates, or waits for the device.
+// fcn_kernels._CUDA: the GPU kernels, given tensors. Nothing here is built against torch, allocates, or waits for the device.
 // The same file makes fcn_kernels._EMULATOR, in which those kernels run on a CPU.
 #include "common/binding.h"
 #include "common/cuda.h"

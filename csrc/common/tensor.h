@@ -1,11 +1,11 @@
-// What Python hands over: raw pointers with shapes and strides in elements. No torch types anywhere.
+// A tensor as kernels see it: a raw pointer, shape, and strides in elements. No torch types anywhere.
 #pragma once
 
 #include <cstdint>
 
 namespace fcn {
 
-enum class DType : int { float32 = 0, float64 = 1, bfloat16 = 2, float16 = 3, uint8 = 4, int16 = 5, int32 = 6, int64 = 7 };
+enum class DType { float32, float64, bfloat16, float16, uint8, int16, int32, int64 };
 
 constexpr int kMaxDims = 4;
 
