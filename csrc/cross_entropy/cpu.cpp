@@ -1,5 +1,5 @@
-// cross_entropy on CPUs, bound by memory. Pixels go in tiles: a tile's class planes are copied once into a buffer that
-// stays in cache (reading strided planes twice would thrash it), softmax is done there, and the gradient leaves from there.
+// cross_entropy on CPUs, bound by memory. Pixels go in tiles: softmax is done in a buffer that stays in cache, into which
+// a tile's class planes are copied first (many strided planes would thrash the cache), and the gradient leaves from there.
 #include "cpu.h"
 
 #include "../common/cells.h"
@@ -16,7 +16,7 @@ struct TaskResult {
 
 template <class T>
 struct Scratch {
-    T* tile;  // [C][kTile]: logits, then exponentials
+    T* tile;  // [C][kTile]: logits unless they are read where they lie, then exponentials
     T* pixels;  // [kTile][C]: a gradient on its way past the cache
     T *peak, *sum, *target_score, *smooth, *label_weight, *pixel, *excess;
     int32_t* label;  // 0 where the pixel does not count
@@ -82,6 +82,7 @@ public:
     }
 
 private:
+    static constexpr int kFewClasses = 32;
     static constexpr int64_t kStripsPerTask = 32;  // fixed, so that sums do not depend on the number of threads
 
     template <class F>
@@ -175,31 +176,48 @@ private:
                at.x * a.logits.stride[3];
     }
 
-    void read_logits(Scratch<T>& s, const Strip& at) const {
+    // Numbers of a strip, class by class.
+    template <class Number>
+    struct Classes {
+        Number* at;
+        int64_t stride;
+    };
+
+    // The largest of each pixel, and where the logits are. A few planes of whole vectors are read twice where they lie, which
+    // costs less than a copy; many would have left the cache in between.
+    Classes<const T> read_logits(Scratch<T>& s, const Strip& at) const {
         const int64_t sc = a.logits.stride[1], sx = a.logits.stride[3];
         const S* from = logits_at(at);
-        if (sx == 1) return read_planes(s.tile, s.peak, from, sc, classes, at.count);
-        if (sc == 1) return read_pixels(s.tile, s.peak, from, sx, classes, at.count);
-        read_strided(s.tile, s.peak, from, sc, sx, classes, at.count);
+        if constexpr (std::is_same_v<S, T>) {
+            if (sx == 1 && at.count == kTile && classes <= kFewClasses) {
+                find_peaks(s.peak, from, sc, classes);
+                return {from, sc};
+            }
+        }
+        if (sx == 1) read_planes(s.tile, s.peak, from, sc, classes, at.count);
+        else if (sc == 1) read_pixels(s.tile, s.peak, from, sx, classes, at.count);
+        else read_strided(s.tile, s.peak, from, sc, sx, classes, at.count);
+        return {s.tile, kTile};
     }
 
     // The sums of exponentials relative to each pixel's peak; the tile keeps the exponentials if kKeep. Meanwhile the next
     // strip's logits travel.
     template <bool kKeep, bool kSmooth>
-    void exponentials(Scratch<T>& s, const S* next, int64_t next_stride) const {
+    void exponentials(Scratch<T>& s, const Classes<const T>& logits, const S* next, int64_t next_stride) const {
         using V = Vec<T>;
         constexpr int L = kLanes<T>, kGroup = 4, kStep = kGroup * L;
         for (int i = 0; i < kTile; i += kStep) {
             V peak[kGroup], total[kGroup] = {}, smoothed[kGroup] = {};
             for (int j = 0; j < kGroup; ++j) peak[j] = load(s.peak + i + j * L);
             for (int c = 0; c < classes; ++c) {
-                T* p = s.tile + c * kTile + i;
+                const T* const from = logits.at + c * logits.stride + i;
+                T* const to = s.tile + c * kTile + i;
                 const int64_t ahead = i * classes + c * kStep;  // in the order of memory
                 prefetch(next + ahead / kTile * next_stride + ahead % kTile, kStep * sizeof(S));
                 for (int j = 0; j < kGroup; ++j) {
-                    const V v = load(p + j * L) - peak[j], e = softmax_exp(v);
+                    const V v = load(from + j * L) - peak[j], e = softmax_exp(v);
                     total[j] += e;
-                    if (kKeep) store(p + j * L, e);
+                    if (kKeep) store(to + j * L, e);
                     if (kSmooth) smoothed[j] += smoothing[c] * v;
                 }
             }
@@ -210,38 +228,27 @@ private:
         }
     }
 
-    // one(i, at) for each pixel, `at` being the place of its label in the tile; all(i, at) for a vector of pixels where they
-    // have one label, as most neighbours do.
-    template <class One, class All>
-    static void at_labels(const Scratch<T>& s, const One& one, const All& all) {
+    // one(i, at) for each pixel, `at` being the place of its label's number; all(i, at) for a vector of pixels where they have
+    // one label, as most neighbours do.
+    template <class Number, class One, class All>
+    static void at_labels(const Scratch<T>& s, const Classes<Number>& numbers, const One& one, const All& all) {
         constexpr int kGroup = kLanes<int32_t>;
         for (int i = 0; i < kTile; i += kGroup) {
             const int32_t first = s.label[i];
             if (any(load(s.label + i) != first)) {
-                for (int j = i; j < i + kGroup; ++j) one(j, s.tile + s.label[j] * kTile + j);
+                for (int j = i; j < i + kGroup; ++j) one(j, numbers.at + s.label[j] * numbers.stride + j);
             } else {
-                for (int j = i; j < i + kGroup; j += kLanes<T>) all(j, s.tile + first * kTile + j);
+                for (int j = i; j < i + kGroup; j += kLanes<T>) all(j, numbers.at + first * numbers.stride + j);
             }
         }
     }
 
-    void tile(Scratch<T>& s, int64_t strip, TaskResult& result) const {
+    // loss = (hard w + smoothing) (log sum) - hard w (score - peak) - smoothed, where w is the label's weight. What the
+    // gradient needs takes the place of the sums.
+    Vec<T> weighted_losses(Scratch<T>& s, bool smooth, bool keep) const {
         using V = Vec<T>;
-        constexpr int L = kLanes<T>;
-        const Strip at = locate(strip);
-        read_labels(s, at, result);
-        read_logits(s, at);
-        const FlushSubnormals flush;  // not before: subnormal float16 logits are read through subnormal float32
-        at_labels(
-            s, [&](int i, T* at) { s.target_score[i] = *at; }, [&](int i, T* at) { store(s.target_score + i, load(at)); });
-        const bool smooth = a.label_smoothing > 0, keep = a.grad.data;
-        const S* const next = logits_at(at) + kTile * a.logits.stride[3];
-        const int64_t next_stride = a.logits.stride[3] == 1 ? a.logits.stride[1] : kTile;
-        if (smooth) keep ? exponentials<true, true>(s, next, next_stride) : exponentials<false, true>(s, next, next_stride);
-        else keep ? exponentials<true, false>(s, next, next_stride) : exponentials<false, false>(s, next, next_stride);
-        // loss = (hard w + smoothing) (log sum) - hard w (score - peak) - smoothed, where w is the label's weight
         V losses = {};
-        for (int i = 0; i < kTile; i += L) {
+        for (int i = 0; i < kTile; i += kLanes<T>) {
             const V pixel = load(s.pixel + i), w = hard * load(s.label_weight + i), total = load(s.sum + i);
             const V a_lse = w + smoothing_total * pixel;
             V loss = a_lse * vlog(total) - w * (load(s.target_score + i) - load(s.peak + i)) - pixel * load(s.smooth + i);
@@ -253,6 +260,47 @@ private:
             // Without smoothing a_lse is w.
             store(s.excess + i, w != T(0) ? (smooth ? w * total / a_lse : total) : V{});
         }
+        return losses;
+    }
+
+    // The same of pixels that count fully or not at all, in sum only. The sums lie between 1 and C, so that the logarithm
+    // of a product of four serves them all.
+    Vec<T> plain_losses(Scratch<T>& s, bool keep) const {
+        using V = Vec<T>;
+        constexpr int L = kLanes<T>, kStep = 4 * L;
+        V losses = {};
+        for (int i = 0; i < kTile; i += kStep) {
+            V product = splat(T(1));
+            for (int j = i; j < i + kStep; j += L) {
+                const V total = load(s.sum + j);
+                const auto counts = load(s.pixel + j) != T(0);
+                product *= counts ? total : splat(T(1));
+                losses += counts ? load(s.peak + j) - load(s.target_score + j) : V{};
+                if (!keep) continue;
+                store(s.sum + j, counts ? scale * reciprocal(total) : V{});
+                store(s.excess + j, counts ? total : V{});
+            }
+            losses += vlog(product);
+        }
+        return losses;
+    }
+
+    void tile(Scratch<T>& s, int64_t strip, TaskResult& result) const {
+        using V = Vec<T>;
+        const Strip at = locate(strip);
+        read_labels(s, at, result);
+        const Classes<const T> logits = read_logits(s, at);
+        const FlushSubnormals flush;  // not before: subnormal float16 logits are read through subnormal float32
+        at_labels(
+            s, logits, [&](int i, const T* at) { s.target_score[i] = *at; },
+            [&](int i, const T* at) { store(s.target_score + i, load(at)); });
+        const bool smooth = a.label_smoothing > 0, keep = a.grad.data;
+        const S* const next = logits_at(at) + kTile * a.logits.stride[3];
+        const int64_t next_stride = a.logits.stride[3] == 1 ? a.logits.stride[1] : kTile;
+        if (smooth) keep ? exponentials<true, true>(s, logits, next, next_stride) : exponentials<false, true>(s, logits, next, next_stride);
+        else keep ? exponentials<true, false>(s, logits, next, next_stride) : exponentials<false, false>(s, logits, next, next_stride);
+        const bool plain = !smooth && !a.weight.data && !a.pixel_weight.data && !a.pixel_loss.data;
+        const V losses = plain ? plain_losses(s, keep) : weighted_losses(s, smooth, keep);
         result.loss += double(sum<T>(losses));
         if (a.pixel_loss.data) {
             T* const pixel_loss = static_cast<T*>(a.pixel_loss.data);
@@ -266,7 +314,8 @@ private:
     // scale (a_lse exp / sum - hard w [at the label] - smoothing pixel), the middle term taken off the exponential.
     void write_gradient(Scratch<T>& s, const Strip& at, bool smooth) const {
         at_labels(
-            s, [&](int i, T* at) { *at -= s.excess[i]; }, [&](int i, T* at) { store(at, load(at) - load(s.excess + i)); });
+            s, Classes<T>{s.tile, kTile}, [&](int i, T* at) { *at -= s.excess[i]; },
+            [&](int i, T* at) { store(at, load(at) - load(s.excess + i)); });
         const auto gradient = [smooth, scale = scale, tile = s.tile, factor = s.sum, counts = s.pixel, smoothing = smoothing](int c, int i) {
             const Vec<T> pixel = load(counts + i);
             Vec<T> g = load(factor + i) * load(tile + c * kTile + i);

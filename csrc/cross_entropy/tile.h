@@ -32,6 +32,20 @@ inline void read_planes(T* tile, T* peak, const S* from, int64_t class_stride, i
     }
 }
 
+// The largest of each pixel alone, of kTile pixels.
+template <class T>
+inline void find_peaks(T* peak, const T* from, int64_t class_stride, int classes) {
+    constexpr int L = kLanes<T>, kGroup = 4;
+    for (int i = 0; i < kTile; i += kGroup * L) {
+        Vec<T> largest[kGroup];
+        for (int j = 0; j < kGroup; ++j) largest[j] = load(from + i + j * L);
+        for (int c = 1; c < classes; ++c) {
+            for (int j = 0; j < kGroup; ++j) largest[j] = vmax(load(from + c * class_stride + i + j * L), largest[j]);
+        }
+        for (int j = 0; j < kGroup; ++j) store(peak + i + j * L, largest[j]);
+    }
+}
+
 // The same from pixels of adjacent classes: tile[c][i] = from[i * pixel_stride + c]. Squares are transposed in registers.
 template <class T, class S>
 inline void read_pixels(T* tile, T* peak, const S* from, int64_t pixel_stride, int classes, int count) {
