@@ -110,11 +110,16 @@ inline Vec<float> vmax_or_nan(Vec<float> x, Vec<float> low) {
 
 inline Vec<double> vmax_or_nan(Vec<double> x, Vec<double> low) { return low > x ? low : x; }
 
-template <class T>
+template <int kBy, class T, int... I>
+inline Vec<T> rotated(Vec<T> v, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(v, v, ((I + kBy) % kLanes<T>)...);
+}
+
+// In halves: a chain of additions would wait for each.
+template <class T, int kHalf = kLanes<T> / 2>
 inline T sum(Vec<T> v) {
-    T total = 0;
-    for (int i = 0; i < kLanes<T>; ++i) total += v[i];
-    return total;
+    if constexpr (kHalf == 0) return v[0];
+    else return sum<T, kHalf / 2>(v + rotated<kHalf, T>(v, std::make_integer_sequence<int, kLanes<T>>{}));
 }
 
 // Whether any lane of a comparison's result is set.
