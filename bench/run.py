@@ -36,12 +36,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     operators = [module.OPERATOR for module in cases.modules()]
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument(
-        "--op", nargs="+", choices=operators, default=operators, metavar="NAME", help=", ".join(operators)
-    )
-    parser.add_argument(
-        "--backend", nargs="+", choices=kernels.BACKENDS, metavar="NAME", help="default: every one here but reference"
-    )
+    # --op A B and --op A --op B are the same.
+    several: dict[str, Any] = {"nargs": "+", "action": "extend", "metavar": "NAME"}
+    parser.add_argument("--op", choices=operators, help=", ".join(operators), **several)
+    parser.add_argument("--backend", choices=kernels.BACKENDS, help="default: every one here but reference", **several)
     parser.add_argument("--case", choices=("small", "all"), default="small", help="small: a minute, no torch.compile")
     parser.add_argument("--allocator", choices=("default", "tuned", "both"), help="CPU; default: both")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the results here")
@@ -49,6 +47,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)  # measure in this process, write here
     parser.add_argument("--no-memory", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    options.op = options.op or operators
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: PyTorch finds no CUDA device here")
     if options.device == "cuda" and options.allocator not in (None, "default"):

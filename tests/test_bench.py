@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import baselines, cases, inputs, measure, memory, report, results, tables, timing
+from bench import baselines, cases, inputs, measure, memory, report, results, run, tables, timing
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL_CASES = [case for module in cases.modules() for case in module.CASES]
@@ -246,6 +246,12 @@ def test_run_from_another_folder(tmp_path: Path) -> None:
     assert ours["seconds"]["default"]["cold"]["median"] > row["floor"]["seconds"] > 0
     assert ours["peak_bytes"] > 0
     assert (tmp_path / "cpu_speed.png").stat().st_size > 10_000
+
+
+def test_operators_named_together_or_apart_are_all_measured() -> None:
+    together, apart = ["--op", "cross_entropy", "upsample_add"], ["--op", "cross_entropy", "--op", "upsample_add"]
+    assert run.parse(together).op == run.parse(apart).op == ["cross_entropy", "upsample_add"]
+    assert run.parse([]).op == [module.OPERATOR for module in cases.modules()]
 
 
 def test_wrong_arguments_end_with_status_2_and_a_reason() -> None:
