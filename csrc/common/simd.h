@@ -115,6 +115,17 @@ inline Vec<T> rotated(Vec<T> v, std::integer_sequence<int, I...>) {
     return __builtin_shufflevector(v, v, ((I + kBy) % kLanes<T>)...);
 }
 
+template <class T, int... I>
+inline Vec<T> moved_in(Vec<T> before, Vec<T> v, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(before, v, (kLanes<T> - 1 + I)...);
+}
+
+// v moved up by a lane, below it the last of `before`.
+template <class T>
+inline Vec<T> moved_in(Vec<T> before, Vec<T> v) {
+    return moved_in<T>(before, v, std::make_integer_sequence<int, kLanes<T>>{});
+}
+
 // In halves: a chain of additions would wait for each.
 template <class T, int kHalf = kLanes<T> / 2>
 inline T sum(Vec<T> v) {

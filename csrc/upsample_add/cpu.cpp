@@ -47,15 +47,18 @@ void gather_plane(T* corner, const T* row, const Runs& columns, const Doubling& 
     gather(0, p);
     if (doubling.count >= L) {
         const T t = T(columns.run[p].t);
+        Vec<T> before = {};
+        before[L - 1] = corner[p];
         for (; p + L <= doubling.first + doubling.count; p += L) {
             Vec<T> even, odd;
             const T* pixel = row + columns.run[p].first;
             deinterleave<T>(load(pixel), load(pixel + L), even, odd);
             const Vec<T> right = t * even + (t + step) * odd;
-            // Each corner is one cell's left and the next one's right.
-            store(corner + p, load(corner + p) + ((even + odd) - right));
-            store(corner + p + 1, load(corner + p + 1) + right);
+            // Each corner is one cell's left and the right of the cell before.
+            store(corner + p, ((even + odd) - right) + moved_in<T>(before, right));
+            before = right;
         }
+        corner[p] += before[L - 1];
     }
     gather(p, columns.count);
 }
@@ -110,27 +113,25 @@ public:
         const Planes<S> out(a.out, channels_last);
         const int64_t chunk = imax(1, (8 << 10) / (width * inner)), chunks = ceil_div(height, chunk);
         const int threads = int(imax(1, imin(a.threads, planes * chunks)));
-        T *gathered_rows, *corner_rows, *input_rows;
+        BackwardScratch* scratch;
         const Memory memory([&](Arena& arena) {
-            gathered_rows = arena.take<T>(threads * row_size());
-            corner_rows = arena.take<T>(threads * columns.corners * inner);
-            input_rows = arena.take<T>(threads * width * inner);
+            scratch = arena.take<BackwardScratch>(threads);
+            for (int i = 0; i < threads; ++i) {  // lines of the cache that two threads write would go to and fro
+                const BackwardScratch s = {arena.take<T>(row_size()), arena.take<T>(columns.corners * inner), arena.take<T>(width * inner)};
+                if (scratch) scratch[i] = s;
+            }
         });
         parallel_for(planes * chunks, threads, [&](int64_t task, int thread) {
             const int64_t plane = task / chunks, first = task % chunks * chunk;
-            T* gathered = gathered_rows + thread * row_size();
-            T* corner = corner_rows + thread * columns.corners * inner;
-            T* input = input_rows + thread * width * inner;
+            const BackwardScratch s = scratch[thread];
+            const S* const from = grad.plane(plane);
+            S* const to = out.plane(plane);
             for (int64_t i = first; i < imin(first + chunk, height); ++i) {
-                gather_rows(gathered, grad, plane, int(i));
-                std::memset(corner, 0, sizeof(T) * columns.corners * inner);
-                gather_row(corner, gathered);
-                std::memset(input, 0, sizeof(T) * width * inner);
-                for (int q = 0; q < columns.corners; ++q) {
-                    if (columns.corner[q] < 0) continue;
-                    for (int64_t c = 0; c < inner; ++c) input[columns.corner[q] * inner + c] += corner[q * inner + c];
-                }
-                finish_row<T, S>(out.row(plane, i), input, nullptr, width * inner, 0);
+                gather_rows(s.gathered, from, grad.stride_row, int(i));
+                std::memset(s.corner, 0, sizeof(T) * columns.corners * inner);
+                gather_row(s.corner, s.gathered);
+                fold(s.input, s.corner);
+                finish_row<T, S>(to + i * out.stride_row, s.input, nullptr, width * inner, 0);
             }
         });
     }
@@ -139,6 +140,10 @@ private:
     struct Scratch {
         Ring<T> ring;  // expanded rows
         T* corner;
+    };
+
+    struct BackwardScratch {
+        T *gathered, *corner, *input;  // rows: at the output's columns, at the column corners, at the input's columns
     };
 
     int64_t row_size() const { return a.grid.columns.size * inner + kLanes<T>; }
@@ -232,20 +237,56 @@ private:
         expand_plane(row, corner, columns);
     }
 
-    // The output gradient's rows that input row i fed, weighed and summed.
-    void gather_rows(T* sum, const Planes<const S>& grad, int64_t plane, int i) const {
-        const int64_t count = a.grid.columns.size * inner;
-        std::memset(sum, 0, sizeof(T) * count);
+    // The output gradient's rows that input row i fed, weighed and summed, four at a time.
+    void gather_rows(T* sum, const S* plane, int64_t stride_row, int i) const {
+        constexpr int kGroup = 4;
+        const S* row[kGroup];
+        T weight[kGroup];
+        int held = 0;
+        bool begun = false;
+        const auto add = [&](auto group) {
+            const int64_t count = a.grid.columns.size * inner;
+            for (int64_t c = 0; c < count; c += kLanes<T>) {
+                const int n = clamp_count<T>(int(imin(count - c, kLanes<T>)));
+                Vec<T> v = begun ? load(sum + c) : Vec<T>{};
+                for (int g = 0; g < group; ++g) {
+                    // What the next group reads; never faults. Rows of whole pixels are too long for it.
+                    if (inner == 1) __builtin_prefetch(row[g] + kGroup * stride_row + c, 0, 2);
+                    v += weight[g] * load_numbers<T>(row[g] + c, n);
+                }
+                store(sum + c, v);
+            }
+            begun = true, held = 0;
+        };
         for (int r = feeding[2 * i]; r <= feeding[2 * i + 1]; ++r) {
             const Run& run = rows.run[r];
             const bool up = rows.corner[run.top] == i, down = rows.corner[run.top + 1] == i;
             for (int k = 0; k < run.count; ++k) {
                 const T t = T(run.t + k * rows.slope);
-                const T w = (up ? T(1) - t : T(0)) + (down ? t : T(0));
-                const S* row = grad.row(plane, run.first + k);
-                for (int64_t c = 0; c < count; ++c) sum[c] += w * T(to_number(row[c]));
+                weight[held] = (up ? T(1) - t : T(0)) + (down ? t : T(0));
+                row[held] = plane + (run.first + k) * stride_row;
+                if (++held == kGroup) add(std::integral_constant<int, kGroup>());
             }
         }
+        if (held > 0 || !begun) add(held);
+    }
+
+    // From the corners to the input's columns; those outside of it are dropped.
+    void fold(T* input, const T* corner) const {
+        std::memset(input, 0, sizeof(T) * width * inner);
+        const auto add = [&](int begin, int end) {
+            for (int q = begin; q < end; ++q) {
+                if (columns.corner[q] < 0) continue;
+                for (int64_t c = 0; c < inner; ++c) input[columns.corner[q] * inner + c] += corner[q * inner + c];
+            }
+        };
+        add(0, columns.straight);
+        if (columns.straight < columns.straight_end) {
+            T* const to = input + columns.corner[columns.straight] * inner;
+            const T* const from = corner + columns.straight * inner;
+            for (int64_t c = 0; c < (columns.straight_end - columns.straight) * inner; ++c) to[c] += from[c];
+        }
+        add(columns.straight_end, columns.corners);
     }
 
     void gather_row(T* corner, const T* row) const {

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from fcn_kernels import BilinearGrid, CoordMap, upsample_add
 from fcn_kernels.backend import implementation
@@ -24,6 +25,13 @@ from tests.strategies import (
 )
 
 KINDS = ("normal", "constant", "huge")
+
+
+def with_gradient(x: Tensor, upstream: Tensor, grid: BilinearGrid, backend: str) -> tuple[Tensor, Tensor]:
+    """The upsampled map, and the gradient of x for the map's gradient ``upstream``."""
+    x = x.detach().requires_grad_()
+    out = upsample_add(x, grid=grid, backend=backend)
+    return out.detach(), *torch.autograd.grad(out, x, upstream)
 
 
 @given(data=st.data())
@@ -83,6 +91,24 @@ def test_rows_past_the_bottom(backend: str, height: int, border: Border) -> None
     )
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("border", ["zeros", "clamp"])
+@pytest.mark.parametrize("stride", [2, 3, 8])
+def test_wide_rows(backend: str, stride: int, border: Border, layout: str) -> None:
+    """Several vectors, or blocks, of every kind to a row, and a part of one."""
+    height, width = (3, 39) if emulated(backend) else (5, 75)
+    x = with_layout(torch.randn(1, 2, height, width), layout)
+    columns = CoordMap.conv_transpose(2 * stride - stride % 2, stride, padding=1)
+    grid = BilinearGrid.from_maps((height * stride, width * stride), columns, columns, border)
+    upstream = torch.randn(1, 2, *grid.size)
+    ours, right = (
+        with_gradient(x.to(dtype), upstream.to(dtype), grid, which)
+        for which, dtype in ((backend, torch.float32), ("reference", torch.float64))
+    )
+    for got, want in zip(ours, right, strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-5)
+
+
 def test_large_maps_repeat_bit_for_bit(backend: str) -> None:
     """Large enough for stores that bypass the cache, and for several threads."""
     height, width = (16, 40) if emulated(backend) else (128, 160)
@@ -127,10 +153,12 @@ def test_gradcheck(backend: str) -> None:
 
 def test_every_instruction_set_agrees(isa: str) -> None:
     for size in ((70, 70), (68, 272), (33, 41)):
-        x = torch.randn(1, 3, 34, 136)
-        torch.testing.assert_close(
-            upsample_add(x, size=size, backend="cpu"),
-            upsample_add(x, size=size, backend="reference"),
-            rtol=1e-5,
-            atol=1e-6,
+        x, upstream, grid = (
+            torch.randn(1, 3, 34, 136),
+            torch.randn(1, 3, *size),
+            BilinearGrid.interpolate((34, 136), size),
         )
+        for got, want in zip(
+            with_gradient(x, upstream, grid, "cpu"), with_gradient(x, upstream, grid, "reference"), strict=True
+        ):
+            torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
