@@ -44,12 +44,8 @@ template <class T, class S>
 inline Vec<T> load_numbers(const S* from, int count = kLanes<T>) {
     if constexpr (std::is_same_v<S, T>) {
         return count == kLanes<T> ? load(from) : load_some(from, count);
-    } else if (count == kLanes<T>) {
-        return load_halves(from);
     } else {
-        T numbers[kLanes<T>] = {};
-        for (int i = 0; i < count; ++i) numbers[i] = T(to_number(from[i]));
-        return load(numbers);
+        return count == kLanes<T> ? load_halves(from) : load_some_halves(from, count);
     }
 }
 
@@ -57,10 +53,8 @@ template <class T, class S>
 inline void store_numbers(S* to, Vec<T> v, int count = kLanes<T>) {
     if constexpr (std::is_same_v<S, T>) {
         count == kLanes<T> ? store(to, v) : store_some(to, v, count);
-    } else if (count == kLanes<T>) {
-        store_halves(to, v);
     } else {
-        for (int i = 0; i < count; ++i) from_number(v[i], to[i]);
+        count == kLanes<T> ? store_halves(to, v) : store_some_halves(to, v, count);
     }
 }
 
