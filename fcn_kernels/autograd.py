@@ -24,12 +24,6 @@ def recorded(*inputs: Tensor | None) -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
-def times(grad: Tensor, factor: Tensor) -> Tensor:
-    """``grad`` times a single number. On a CPU, which can look at it, the usual 1 costs no pass over ``grad``."""
-    looks = factor.is_cpu and not torch.compiler.is_compiling()
-    return grad if looks and factor.item() == 1 else grad * factor.to(grad.dtype)
-
-
 def first_order_only(operator: str, grad: Tensor, *inputs: Tensor) -> Tensor:
     """``grad`` itself; differentiating it with respect to the ``inputs`` that it was computed from raises.
 

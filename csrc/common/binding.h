@@ -14,6 +14,10 @@ namespace py = pybind11;
 
 namespace fcn {
 
+inline void want(bool condition, const char* what) {
+    if (!condition) throw std::invalid_argument(what);
+}
+
 // How PyTorch's tensors are looked at; Python hands it over when the module is loaded.
 inline const dlpack::ExchangeApi* exchange_api = nullptr;
 
@@ -45,6 +49,7 @@ inline DType dtype_of(const dlpack::DataType& type, const char* name) {
 inline Tensor tensor(const py::object& object, const char* name, int dims) {
     Tensor t{};
     if (object.is_none()) return t;
+    want(exchange_api, "use_exchange_api comes before all else");
     dlpack::Tensor given{};
     if (exchange_api->tensor_from_object(object.ptr(), &given) != 0) throw py::error_already_set();
     if (!given.data) throw std::invalid_argument(std::string(name) + ": null pointer");
@@ -74,10 +79,6 @@ inline Grid grid(const py::sequence& ints) {
         if (axis.size < 1 || axis.step < 0 || axis.denominator < 1) throw std::invalid_argument("grid: bad axis");
     }
     return g;
-}
-
-inline void want(bool condition, const char* what) {
-    if (!condition) throw std::invalid_argument(what);
 }
 
 inline void want_sizes(const Tensor& t, const char* name, std::initializer_list<int64_t> sizes) {

@@ -17,7 +17,7 @@ from fcn_kernels import (
     upsample_cross_entropy,
     use_backend,
 )
-from fcn_kernels.backend import BACKENDS, why_not
+from fcn_kernels.backend import BACKENDS, CPU_EXTENSION, why_not
 
 X = torch.randn(2, 3, 4, 5)
 TARGET = torch.zeros(2, 8, 10, dtype=torch.int64)
@@ -88,6 +88,24 @@ def deconv(
 def test_message(call: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=re.escape(message)):
         call()  # type: ignore[operator]
+
+
+@pytest.mark.skipif(CPU_EXTENSION is None, reason="the CPU kernels are not built")
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (torch.zeros(1, 3, 2, 2, dtype=torch.int8), ValueError, "x: no such dtype is known here"),
+        (torch.zeros(3, 2, 2), ValueError, "x: has 3 dimensions, want 4"),
+        (torch.zeros(1, 3, 0, 2), ValueError, "x: null pointer"),
+        (torch.zeros(1, 2, 2, 2), ValueError, "out: size 3 of dimension 1, want 2"),
+        (torch.zeros(1, 3, 2, 2, dtype=torch.bfloat16), ValueError, "x: dtype differs from out's"),
+        ([[[[1.0]]]], RuntimeError, "<class 'list'>"),  # what is no tensor, PyTorch refuses
+    ],
+)
+def test_the_compiled_module_checks_again_what_memory_hangs_on(x: object, error: type[Exception], message: str) -> None:
+    grid = BilinearGrid.interpolate((2, 2), (4, 4)).as_ints()
+    with pytest.raises(error, match=re.escape(message)):
+        CPU_EXTENSION.upsample_add(x, None, torch.zeros(1, 3, 4, 4), grid, False, 1)  # type: ignore[union-attr]
 
 
 def test_check_target_accepts_labels_and_ignored_pixels() -> None:

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 import fcn_kernels
-from fcn_kernels import BilinearGrid, conv_transpose_add, upsample_add, upsample_argmax, upsample_cross_entropy
+from fcn_kernels import (
+    BilinearGrid,
+    conv_transpose_add,
+    cross_entropy,
+    upsample_add,
+    upsample_argmax,
+    upsample_cross_entropy,
+)
 from fcn_kernels.nn import ConvTransposeAdd, DilatedConv2d
 
 GRID = BilinearGrid.transposed(4, 3, (21, 27))
@@ -150,6 +157,19 @@ def test_other_derivatives_are_refused(backend: str) -> None:
             call(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)))
         with pytest.raises(RuntimeError):
             torch.func.grad(call)(x)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, upsample_cross_entropy])
+def test_backward_again_and_of_a_scaled_loss(backend: str, loss: Callable[..., Tensor]) -> None:
+    x = torch.randn(2, 3, 5, 6, requires_grad=True)
+    target = torch.randint(0, 3, (2, 5, 6))
+    once = loss(x, target, backend=backend)
+    (right,) = torch.autograd.grad(loss(x, target, backend="reference"), x)
+    for times in (1, 2, 3):  # x.grad must not be what the loss keeps for the next backward
+        once.backward(retain_graph=True)
+        torch.testing.assert_close(x.grad, times * right)
+    (scaled,) = torch.autograd.grad(-2.5 * loss(x, target, backend=backend), x)
+    torch.testing.assert_close(scaled, -2.5 * right)
 
 
 def test_no_input_is_written_to(backend: str) -> None:

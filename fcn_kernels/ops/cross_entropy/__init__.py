@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...autograd import first_order_only, recorded, times
+from ...autograd import first_order_only, recorded
 from ...backend import choose, define_op, implementation
 from ...checks import REDUCTIONS, check_loss_arguments, check_scores
 from .reference import cross_entropy as cross_entropy_reference
@@ -91,7 +91,10 @@ class _GradientInForward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         logits, grad = ctx.saved_tensors
-        return first_order_only("cross_entropy", times(grad, grad_loss), logits, grad_loss), *(None,) * 7
+        # A pass over the full-resolution gradient is worth a look at the incoming one.
+        one = not torch.compiler.is_compiling() and grad_loss.item() == 1
+        grad_logits = grad if one else grad * grad_loss.to(grad.dtype)
+        return first_order_only("cross_entropy", grad_logits, logits, grad_loss), *(None,) * 7
 
 
 class _GradientInBackward(torch.autograd.Function):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...autograd import first_order_only, recorded, times
+from ...autograd import first_order_only, recorded
 from ...backend import choose, define_op, implementation
 from ...checks import REDUCTIONS, check_loss_arguments, check_scores, output_grid
 from ...grid import BilinearGrid
@@ -93,7 +93,7 @@ class _ReducedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         x, grad, *scale = ctx.saved_tensors
-        grad_x = times(grad, grad_loss * scale[0] if scale else grad_loss).to(x.dtype)
+        grad_x = (grad * (grad_loss * scale[0] if scale else grad_loss)).to(x.dtype)
         return first_order_only("upsample_cross_entropy", grad_x, x, grad_loss), *(None,) * 8
 
 
