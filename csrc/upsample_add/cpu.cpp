@@ -247,7 +247,7 @@ private:
         const auto add = [&](auto group) {
             const int64_t count = a.grid.columns.size * inner;
             for (int64_t c = 0; c < count; c += kLanes<T>) {
-                const int n = clamp_count<T>(int(imin(count - c, kLanes<T>)));
+                const int n = int(imin(count - c, kLanes<T>));
                 Vec<T> v = begun ? load(sum + c) : Vec<T>{};
                 for (int g = 0; g < group; ++g) {
                     // What the next group reads; never faults. Rows of whole pixels are too long for it.
