@@ -1,13 +1,19 @@
 """Fully Convolutional Networks for Semantic Segmentation (Long, Shelhamer, Darrell; CVPR 2015, TPAMI 2016)."""
 
-from .backbones import convolutionalize
-from .inference import Predictor
-from .metrics import Metrics, SegmentationMetrics, metrics_from_confusion
-from .models import FCN, ModelConfig, build_model, late_fusion
-from .preprocessing import Preprocessing
-from .rarefaction import rarefy, shift_and_stitch
-from .scores import Scores
-from .weights import Weights, convert, load_weights, save_weights
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fcn_kernels import __version__
+
+    from .data.preprocessing import Preprocessing
+    from .evaluation.metrics import Metrics, SegmentationMetrics, metrics_from_confusion
+    from .inference.predictor import Predictor
+    from .networks.backbones import convolutionalize
+    from .networks.models import FCN, ModelConfig, build_model, late_fusion
+    from .networks.rarefaction import rarefy, shift_and_stitch
+    from .networks.scores import Scores
+    from .weights import Weights, convert, load_weights, save_weights
 
 __all__ = [
     "FCN",
@@ -18,6 +24,7 @@ __all__ = [
     "Scores",
     "SegmentationMetrics",
     "Weights",
+    "__version__",
     "build_model",
     "convert",
     "convolutionalize",
@@ -28,3 +35,30 @@ __all__ = [
     "save_weights",
     "shift_and_stitch",
 ]
+
+# Where each name lives. A module is imported when a name of its is first used: `import fcn` and `fcn --help` wait for
+# neither torch nor whatever the other rooms need.
+_HOMES = {
+    "fcn_kernels": ("__version__",),
+    ".data.preprocessing": ("Preprocessing",),
+    ".evaluation.metrics": ("Metrics", "SegmentationMetrics", "metrics_from_confusion"),
+    ".inference.predictor": ("Predictor",),
+    ".networks.backbones": ("convolutionalize",),
+    ".networks.models": ("FCN", "ModelConfig", "build_model", "late_fusion"),
+    ".networks.rarefaction": ("rarefy", "shift_and_stitch"),
+    ".networks.scores": ("Scores",),
+    ".weights": ("Weights", "convert", "load_weights", "save_weights"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = next((module for module, names in _HOMES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home, __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -13,13 +12,15 @@ from typing import Any
 
 from rich.console import Console
 
-from .config import load_recipe
 from .data import SegmentationDataset
-from .inference import Predictor
-from .metrics import Metrics
-from .report import class_table, metrics_as_dict, metrics_table
-from .training import BEST_FILE, RECIPE_FILE, stage_dir, train
-from .visualize import colorize, save_curves, save_panels
+from .evaluation.metrics import Metrics
+from .evaluation.pictures import colorize, save_curves, save_panels
+from .evaluation.tables import class_table, metrics_as_dict, metrics_table
+from .files import write_text
+from .inference.predictor import Predictor
+from .recipes.config import load_recipe
+from .training.run import RECIPE_FILE, stage_dir, train
+from .training.stage import BEST_FILE
 
 DEMO_RECIPE = Path(__file__).with_name("demo.yaml")  # package data, so that an installed demo has it too
 
@@ -56,9 +57,7 @@ def demo(out: str | Path = "runs/demo", overrides: Sequence[str] = ()) -> dict[s
         "seconds": round(time.monotonic() - started, 1),
         "stages": {name: metrics_as_dict(metrics, test_set.classes) for name, metrics in results.items()},
     }
-    temporary = out / "metrics.tmp"
-    temporary.write_text(json.dumps(summary, indent=2), encoding="utf-8")
-    os.replace(temporary, out / "metrics.json")
+    write_text(out / "metrics.json", json.dumps(summary, indent=2))
     console.print(f"{summary['seconds']:.0f} s. Written to {out}: overlay.png, curves.png, metrics.json, {BEST_FILE}")
     return results
 

@@ -6,7 +6,7 @@ from .batches import Batch, Group, ShuffledBatches, collate, evaluation_loader, 
 from .camvid import camvid
 from .cityscapes import cityscapes
 from .dataset import ArrayDataset, FileDataset, Sample, SegmentationDataset, TaskDataset
-from .files import VOID, DataError, ImageLike, MissingSplitError, read_image, to_array
+from .files import VOID, ImageLike, read_image, to_array
 from .folders import folder
 from .further import FURTHER, Further, FurtherFolder, joined
 from .labels import Codes, read_labels, write_labels
@@ -28,14 +28,12 @@ __all__ = [
     "Batch",
     "Codes",
     "Color",
-    "DataError",
     "FileDataset",
     "Further",
     "FurtherFolder",
     "Group",
     "ImageLike",
     "Kind",
-    "MissingSplitError",
     "Sample",
     "SegmentationDataset",
     "ShuffledBatches",

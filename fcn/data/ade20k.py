@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..errors import DataError
 from .dataset import FileDataset
-from .files import DataError
 from .labels import Codes
 from .listing import pairs_in, read_names
 from .palette import voc_palette

@@ -15,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from ..tasks import plain
+from ..errors import DataError
 from .dataset import FileDataset, SegmentationDataset, sizes_differ
-from .files import VOID, DataError
+from .files import VOID
+from .tasks import plain
 
 Counts = tuple[np.ndarray, Counter[int]]
 """Pixels of each class ``[C]``, and of each stored value that stands for void."""

@@ -9,11 +9,12 @@ from typing import TypedDict
 
 import numpy as np
 
-from ..preprocessing import Preprocessing
-from .files import VOID, DataError, read_image
+from ..errors import DataError
+from .files import VOID, read_image
 from .labels import Codes, read_indices
 from .listing import Pair
 from .palette import Color
+from .preprocessing import Preprocessing
 
 
 class Sample(TypedDict):

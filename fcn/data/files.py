@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from ..errors import DataError
+from ..files import replacing
+
 VOID = 255
 ImageLike = str | Path | Image.Image | np.ndarray
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-
-
-class DataError(ValueError):
-    """A data set, image or label file that cannot be used; the message names the file."""
-
-
-class MissingSplitError(DataError):
-    """A data set that has no such split."""
 
 
 def to_uint8(image: np.ndarray, name: str = "image") -> np.ndarray:
@@ -66,10 +60,9 @@ def to_array(image: ImageLike) -> np.ndarray:
 
 
 def write_image(path: str | Path, image: Image.Image) -> None:
-    """Write a PNG whole: to a temporary file beside it, then moved in place."""
-    temporary = Path(path).with_suffix(f".{os.getpid()}.tmp")
-    image.save(temporary, format="PNG", optimize=True)
-    os.replace(temporary, path)
+    """Write a PNG, whole or not at all."""
+    with replacing(path) as partial:
+        image.save(partial, format="PNG", optimize=True)
 
 
 class Opened:

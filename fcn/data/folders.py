@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import DataError, MissingSplitError
 from .dataset import FileDataset
-from .files import IMAGE_SUFFIXES, VOID, DataError, MissingSplitError
+from .files import IMAGE_SUFFIXES, VOID
 from .labels import read_labels, read_palette
 from .listing import Pair, pairs_in, read_names
 from .palette import voc_palette

@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from ..preprocessing import rgb
-from .files import DataError, ImageLike, Opened, to_array
+from ..errors import DataError
+from .files import ImageLike, Opened, to_array
 from .listing import files_in
+from .preprocessing import rgb
 
 Further = Literal["depth", "hha"]
 

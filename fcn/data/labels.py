@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .files import VOID, DataError, Opened, write_image
+from ..errors import DataError
+from .files import VOID, Opened, write_image
 from .palette import Color
 
 _UNKNOWN = -1

@@ -6,7 +6,8 @@ import re
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
-from .files import IMAGE_SUFFIXES, DataError, MissingSplitError
+from ..errors import DataError, MissingSplitError
+from .files import IMAGE_SUFFIXES
 
 Pair = tuple[Path, Path]
 LISTS = Path(__file__).parent / "lists"

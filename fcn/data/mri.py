@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from ..errors import DataError
 from .dataset import ArrayDataset, Sample
-from .files import DataError
 from .palette import Color
 
 CLASSES = ["background", "CSF", "grey matter", "white matter"]

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..preprocessing import Preprocessing
 from .dataset import FileDataset
 from .files import read_image
 from .further import LOG_DEPTH_MEAN, Further, joined
 from .labels import Codes, read_mat
 from .listing import pairs_in, split_names
 from .palette import voc_palette
+from .preprocessing import Preprocessing
 
 NYUD_CLASSES = [
     "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture", "counter",

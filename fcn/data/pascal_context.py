@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from ..preprocessing import CAFFE_VGG
+from ..errors import DataError
 from .dataset import FileDataset
-from .files import DataError
 from .labels import Codes, read_mat
 from .listing import pairs_in, read_names, split_names
 from .palette import voc_palette
+from .preprocessing import CAFFE_VGG
 
 # What three of the 59 are called among the 459 names of the label files.
 OTHER_NAMES = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "cloth"}

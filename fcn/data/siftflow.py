@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from ..preprocessing import Preprocessing
 from .dataset import FileDataset, TaskDataset
 from .labels import Codes, read_mat
 from .listing import pairs_in, split_names
 from .palette import voc_palette
+from .preprocessing import Preprocessing
 
 SEMANTIC_CLASSES = [
     "awning", "balcony", "bird", "boat", "bridge", "building", "bus", "car", "cow", "crosswalk", "desert", "door",

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import IMAGE_SUFFIXES, DataError, read_image
+from ..errors import DataError
+from .files import IMAGE_SUFFIXES, read_image
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from ..preprocessing import CAFFE_VGG
 from .dataset import FileDataset
 from .labels import Codes, read_mat
 from .listing import pairs_in, split_names
 from .palette import voc_palette
+from .preprocessing import CAFFE_VGG
 
 VOC_CLASSES = [
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",

@@ -6,10 +6,13 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..heads import Filter, Upsample
-from ..metrics import Metrics
-from ..models import FCN
-from ..trials import (
+from ..evaluation.metrics import Metrics
+from ..evaluation.pictures import draw_bars
+from ..networks.heads import Filter, Upsample
+from ..networks.models import FCN
+from ..weights import load_weights
+from .result import Cell, Result, Table
+from .trials import (
     METRIC_COLUMNS,
     add_training_arguments,
     best_weights,
@@ -20,9 +23,6 @@ from ..trials import (
     run_once,
     score,
 )
-from ..visualize import draw_bars
-from ..weights import load_weights
-from . import Cell, Result, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

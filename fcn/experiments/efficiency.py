@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones import BACKBONES, convolutionalize
-from ..clock import take_turns
-from ..geometry import total_stride
-from ..visualize import INK, draw_bars
-from . import Cell, Result, Table
+from ..evaluation.pictures import INK, draw_bars
+from ..networks.backbones import BACKBONES, convolutionalize
+from ..networks.geometry import total_stride
+from .clock import take_turns
+from .result import Cell, Result, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..backbones import BACKBONES, Net
-from ..clock import take_turns
-from ..graph import reach_of
-from ..rarefaction import rarefy, shift_and_stitch
-from ..visualize import INK, plain_axes
-from . import Cell, Result, Table
+from ..evaluation.pictures import INK, plain_axes
+from ..networks.backbones import BACKBONES, Net
+from ..networks.graph import reach_of
+from ..networks.rarefaction import rarefy, shift_and_stitch
+from .clock import take_turns
+from .result import Cell, Result, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

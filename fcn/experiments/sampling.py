@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..trials import add_training_arguments, best_weights, described, only_stage, recipe_of, run_folder, run_once, score
-from ..visualize import INK, plain_axes
-from . import Cell, Result, Table
+from ..evaluation.pictures import INK, plain_axes
+from .result import Cell, Result, Table
+from .trials import add_training_arguments, best_weights, described, only_stage, recipe_of, run_folder, run_once, score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ..config import Recipe
+    from ..recipes.config import Recipe
 
 COLORS = ("#1f6fb4", "#e0a030", "#d1495b", "#8a8a8a")
 

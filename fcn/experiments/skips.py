@@ -6,8 +6,10 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..metrics import Metrics
-from ..trials import (
+from ..evaluation.metrics import Metrics
+from ..evaluation.pictures import INK, plain_axes
+from .result import Cell, Result, Table
+from .trials import (
     METRIC_COLUMNS,
     add_training_arguments,
     described,
@@ -19,8 +21,6 @@ from ..trials import (
     run_once,
     score,
 )
-from ..visualize import INK, plain_axes
-from . import Cell, Result, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,14 +14,14 @@ from torch import Tensor, fx, nn
 
 from fcn_kernels import bilinear_kernel
 
-from ..backbones import BACKBONES
-from ..clock import take_turns
-from ..graph import reaches, trace, window_of
-from ..inference import inference_trunk
-from ..machine import bfloat16_instructions
-from ..models import FCN, ModelConfig, build_model
-from ..visualize import INK, draw_bars
-from . import Cell, Result, Table
+from ..evaluation.pictures import INK, draw_bars
+from ..inference.machine import bfloat16_instructions
+from ..inference.predictor import inference_trunk
+from ..networks.backbones import BACKBONES
+from ..networks.graph import reaches, trace, window_of
+from ..networks.models import FCN, ModelConfig, build_model
+from .clock import take_turns
+from .result import Cell, Result, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,12 +13,12 @@ from tqdm import tqdm
 from fcn_kernels import BilinearGrid
 
 from ..data import VOID
-from ..metrics import SegmentationMetrics
-from ..scores import Scores
-from ..trials import add_arguments as add_data_arguments
-from ..trials import dataset_of_one_task, recipe_of
-from ..visualize import INK, plain_axes
-from . import Cell, Result, Table
+from ..evaluation.metrics import SegmentationMetrics
+from ..evaluation.pictures import INK, plain_axes
+from ..networks.scores import Scores
+from .result import Cell, Result, Table
+from .trials import add_arguments as add_data_arguments
+from .trials import dataset_of_one_task, recipe_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

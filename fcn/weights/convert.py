@@ -13,16 +13,16 @@ from torch import Tensor
 
 from fcn_kernels import bilinear_kernel
 
-from ..backbones import Net
 from ..data import voc_palette
 from ..data.nyud import NYUD_CLASSES
 from ..data.nyud import PUBLISHED as NYUD_PUBLISHED
+from ..data.preprocessing import CAFFE_VGG, Preprocessing
 from ..data.siftflow import MEAN as SIFTFLOW_MEAN
 from ..data.siftflow import TASKS as SIFTFLOW_TASKS
 from ..data.voc import VOC_CLASSES
-from ..heads import Filter
-from ..models import AT_ONCE_SCALES, FCN, ModelConfig, build_model
-from ..preprocessing import CAFFE_VGG, Preprocessing
+from ..networks.backbones import Net
+from ..networks.heads import Filter
+from ..networks.models import AT_ONCE_SCALES, FCN, ModelConfig, build_model
 from .files import Weights
 from .layouts import suffixes
 from .sources import Source, read_source

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from ..models import FCN, ModelConfig, build_model
-from ..preprocessing import Preprocessing
-from ..tasks import Task
+from ..data.preprocessing import Preprocessing
+from ..data.tasks import Task
+from ..files import replacing
+from ..networks.models import FCN, ModelConfig, build_model
 from .tensors import check_tensors, read_safetensors
 
 FORMAT = "fcn-weights-1"
@@ -61,17 +62,11 @@ def save_weights(
     ``classes`` and ``palette`` (RGB, 0 to 255) have one entry per class; ``extra`` is kept as it is. ``ValueError``
     where they do not fit the model.
     """
-    path = Path(path)
     header = _Header(model.config, list(classes), [(r, g, b) for r, g, b in palette], preprocessing, dict(extra or {}))
     header.check()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as partial:
         save_file(tensors, partial, metadata={METADATA_KEY: header.to_json()})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_weights(path: str | os.PathLike[str]) -> Weights:

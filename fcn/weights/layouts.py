@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..backbones import BACKBONES
+from ..networks.backbones import BACKBONES
 
 # torchvision numbers its layers: convolutions, ReLUs and poolings in one sequence, then the fully connected ones.
 NUMBERED = {

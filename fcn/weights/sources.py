@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from ..backbones import BACKBONES, Architecture
-from ..preprocessing import CAFFE_VGG, IMAGENET, Preprocessing
+from ..data.preprocessing import CAFFE_VGG, IMAGENET, Preprocessing
+from ..networks.backbones import BACKBONES, Architecture
 from .files import METADATA_KEY
 from .layouts import Layout, layouts
 from .tensors import Tensors, check_tensors, read_metadata, read_tensors

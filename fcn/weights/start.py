@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..models import FCN, ModelConfig, late_fusion
-from ..preprocessing import Preprocessing
+from ..data.preprocessing import Preprocessing
+from ..networks.models import FCN, ModelConfig, late_fusion
 from .convert import fitted
 from .files import METADATA_KEY, Weights, load_weights
 from .sources import read_source

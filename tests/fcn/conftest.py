@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fcn.backbones import BACKBONES
-from fcn.config import Recipe, load_recipe
+from fcn.networks.backbones import BACKBONES
+from fcn.recipes.config import Recipe, load_recipe
 from tests.fcn.networks import narrowed
 
 CLASSES = ["ground", "square", "disk"]

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcn.backbones import Architecture
-from fcn.models import FCN, ModelConfig, build_model
+from fcn.networks.backbones import Architecture
+from fcn.networks.models import FCN, ModelConfig, build_model
 
 Parameters = Mapping[str, Tensor]
 Maps = dict[str, Tensor]

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcn.backbones import BACKBONES, Modalities, Net, convolutionalize
-from fcn.geometry import Layer, output_size, paths, receptive_field
-from fcn.models import ModelConfig, build_model
+from fcn.networks.backbones import BACKBONES, Modalities, Net, convolutionalize
+from fcn.networks.geometry import Layer, output_size, paths, receptive_field
+from fcn.networks.models import ModelConfig, build_model
 from tests.fcn import networks
 from tests.fcn.networks import narrowed
 

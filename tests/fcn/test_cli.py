@@ -16,8 +16,8 @@ from PIL import Image
 
 from fcn.cli import main
 from fcn.data import read_labels
-from fcn.models import ModelConfig, build_model
-from fcn.preprocessing import IMAGENET
+from fcn.data.preprocessing import IMAGENET
+from fcn.networks.models import ModelConfig, build_model
 from fcn.weights import save_weights
 
 REPOSITORY = Path(__file__).parents[2]

@@ -13,7 +13,6 @@ from PIL import Image
 
 from fcn.data import (
     Augmentation,
-    DataError,
     FileDataset,
     ShuffledBatches,
     camvid,
@@ -29,7 +28,8 @@ from fcn.data import (
 )
 from fcn.data.augment import to_tensor
 from fcn.data.mri import slices
-from fcn.preprocessing import Preprocessing
+from fcn.data.preprocessing import Preprocessing
+from fcn.errors import DataError
 
 PLAIN = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "rgb", scale=1.0)
 

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from fcn.cli import main
-from fcn.data import DataError, folder
+from fcn.data import folder
 from fcn.data.check import check
+from fcn.errors import DataError
 
 
 @pytest.fixture

@@ -19,9 +19,7 @@ from fcn.cli import main
 from fcn.data import (
     KINDS,
     Augmentation,
-    DataError,
     FileDataset,
-    MissingSplitError,
     collate,
     pascal_context,
     pascal_context59,
@@ -34,7 +32,8 @@ from fcn.data.augment import to_tensor
 from fcn.data.further import LOG_DEPTH_MEAN
 from fcn.data.listing import LISTS, split_names
 from fcn.data.siftflow import SCENES
-from fcn.models import ModelConfig, build_model
+from fcn.errors import DataError, MissingSplitError
+from fcn.networks.models import ModelConfig, build_model
 from fcn.weights import load_weights
 
 HEIGHT, WIDTH = 6, 9

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import fcn
-from fcn.config import load_recipe
 from fcn.demo import DEMO_RECIPE, demo
+from fcn.recipes.config import load_recipe
 from fcn.weights import load_weights
 
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fcn.backbones import BACKBONES, convolutionalize
-from fcn.geometry import Layer, Upsampling, coord_map, output_size, paths, receptive_field, total_stride
-from fcn.scores import Scores
+from fcn.networks.backbones import BACKBONES, convolutionalize
+from fcn.networks.geometry import Layer, Upsampling, coord_map, output_size, paths, receptive_field, total_stride
+from fcn.networks.scores import Scores
 from fcn_kernels import CoordMap, upsample_add
 from fcn_kernels.grid import Border
 

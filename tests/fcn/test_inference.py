@@ -9,14 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from fcn import inference, machine
-from fcn.backbones import BACKBONES
-from fcn.data import ArrayDataset, DataError, Sample, voc_palette
-from fcn.inference import Predictor, inference_trunk
-from fcn.models import FCN, ModelConfig, build_model
-from fcn.preprocessing import IMAGENET
-from fcn.report import metrics_as_dict
-from fcn.visualize import blend, colorize, save_curves, save_overlay, save_panels
+from fcn.data import ArrayDataset, Sample, voc_palette
+from fcn.data.preprocessing import IMAGENET
+from fcn.errors import DataError
+from fcn.evaluation.pictures import blend, colorize, save_curves, save_overlay, save_panels
+from fcn.evaluation.tables import metrics_as_dict
+from fcn.inference import machine
+from fcn.inference import predictor as inference
+from fcn.inference.predictor import Predictor, inference_trunk
+from fcn.networks.backbones import BACKBONES
+from fcn.networks.models import FCN, ModelConfig, build_model
 from fcn.weights import Weights
 
 CLASSES = ["a", "b", "c", "d"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from fcn.metrics import Metrics, SegmentationMetrics, metrics_from_confusion, near_boundary
+from fcn.evaluation.metrics import Metrics, SegmentationMetrics, metrics_from_confusion, near_boundary
 
 # Truth 0: 6 right, 2 called 1. Truth 1: 1 called 0, 3 right, 4 called 2. No true pixel of class 2.
 HAND = torch.tensor([[6, 2, 0], [1, 3, 4], [0, 0, 0]])

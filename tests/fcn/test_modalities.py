@@ -15,16 +15,17 @@ from PIL import Image
 from safetensors.torch import load_file
 from scipy.io import savemat
 
-from fcn.callbacks import Interrupted
 from fcn.cli import main
-from fcn.config import ConfigError, load_recipe
-from fcn.data import KINDS, DataError, read_labels, voc_palette
+from fcn.data import KINDS, read_labels, voc_palette
 from fcn.data.nyud import NYUD_CLASSES
-from fcn.inference import Predictor
-from fcn.models import FCN, ModelConfig, build_model, late_fusion
-from fcn.preprocessing import IMAGENET, Preprocessing
-from fcn.training import SegmentationTask, train
-from fcn.trials import described
+from fcn.data.preprocessing import IMAGENET, Preprocessing
+from fcn.errors import ConfigError, DataError, Interrupted
+from fcn.experiments.trials import described
+from fcn.inference.predictor import Predictor
+from fcn.networks.models import FCN, ModelConfig, build_model, late_fusion
+from fcn.recipes.config import load_recipe
+from fcn.training.run import train
+from fcn.training.task import SegmentationTask
 from fcn.weights import load_weights, save_weights, start_from
 
 RECIPE = """
@@ -186,7 +187,7 @@ def test_other_preprocessing_is_a_warning(networks: dict[str, Path]) -> None:
         (["--model.init_from={color: COLOR, hha: FEWER}"], r"fewer\.safetensors: .* classes 5 instead of 40"),
         (["--model.init_from={color: COLOR, hha: FINER}"], "late_fusion: .* stride is .*32.*16"),
         (["--model.modalities=[]", "--model.init_from={color: COLOR}"], "those of the network are none"),
-        (["--data.kind=nyud_color_depth"], "color, hha see 3 channels each, and nyud_color_depth data have 4"),
+        (["--data.kind=nyud_color_depth"], "color, hha see 3 channels each, and the data have 4"),
         (["--model.modalities=[a, a]"], "modalities must be different names"),
     ],
 )

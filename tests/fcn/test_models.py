@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcn.backbones import BACKBONES
-from fcn.backbones.vgg import vgg
-from fcn.geometry import output_size
-from fcn.models import FCN, ModelConfig, build_model, parameter_groups
-from fcn.scores import Scores
-from fcn.summary import describe
+from fcn.networks.backbones import BACKBONES
+from fcn.networks.backbones.vgg import vgg
+from fcn.networks.geometry import output_size
+from fcn.networks.models import FCN, ModelConfig, build_model, parameter_groups
+from fcn.networks.scores import Scores
+from fcn.networks.summary import describe
 from fcn_kernels import upsample_add
 from tests.fcn import networks
 

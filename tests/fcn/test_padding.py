@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fcn.models import ModelConfig, build_model
-from fcn.padding import ReusedPadding, prepare
+from fcn.networks.models import ModelConfig, build_model
+from fcn.networks.padding import ReusedPadding, prepare
 
 
 class Taps(nn.Module):

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from fcn.preprocessing import CAFFE_VGG, IMAGENET, Preprocessing
+from fcn.data.preprocessing import CAFFE_VGG, IMAGENET, Preprocessing
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcn.backbones import BACKBONES
-from fcn.models import ModelConfig, build_model
-from fcn.preprocessing import CAFFE_VGG, IMAGENET
+from fcn.data.preprocessing import CAFFE_VGG, IMAGENET
+from fcn.networks.backbones import BACKBONES
+from fcn.networks.models import ModelConfig, build_model
 from fcn.weights import convert, load_pretrained_backbone
 from tests.fcn.foreign import write_caffemodel
 from tests.fcn.networks import State, published_state

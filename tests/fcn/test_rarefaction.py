@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import fcn_kernels
-from fcn.graph import reach_of
-from fcn.models import ModelConfig, build_model
-from fcn.rarefaction import dilated_avg_pool2d, rarefy, shift_and_stitch
+from fcn.networks.graph import reach_of
+from fcn.networks.models import ModelConfig, build_model
+from fcn.networks.rarefaction import dilated_avg_pool2d, rarefy, shift_and_stitch
 
 
 @st.composite

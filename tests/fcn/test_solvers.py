@@ -17,12 +17,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fcn.callbacks import Interrupted
-from fcn.config import ConfigError, LossConfig, Recipe, load_recipe
 from fcn.data import Augmentation, ShuffledBatches, folder
-from fcn.losses import Loss, labeled_pixels
-from fcn.models import ModelConfig, build_model
-from fcn.training import SegmentationTask, resume, train
+from fcn.errors import ConfigError, Interrupted
+from fcn.networks.models import ModelConfig, build_model
+from fcn.recipes.config import LossConfig, Recipe, load_recipe
+from fcn.training.losses import Loss, labeled_pixels
+from fcn.training.run import resume, train
+from fcn.training.task import SegmentationTask
 from fcn.weights import load_weights
 
 # Plain steps on whole images: two trainings that should be equal differ by rounding alone.
@@ -92,7 +93,9 @@ def test_presets(recipe_file: Path) -> None:
 )
 def test_schedules(recipe_file: Path, options: list[str], expected: list[float]) -> None:
     model = build_model(ModelConfig("small", 32, 3))
-    task = SegmentationTask(model, Loss(LossConfig()), load_recipe(recipe_file, options), lr=1.0, steps=8, seed=0)
+    task = SegmentationTask(
+        model, Loss(LossConfig()), load_recipe(recipe_file, options).optimizer, lr=1.0, steps=8, seed=0
+    )
     assert [task._rate(step) for step in (0, 4, 6, 8)] == pytest.approx(expected)
 
 

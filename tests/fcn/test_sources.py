@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcn.data import DataError, find_files, read_frames
+from fcn.data import find_files, read_frames
+from fcn.errors import DataError
 
 
 def save(path: Path, value: int = 7) -> Path:

@@ -18,16 +18,17 @@ from PIL import Image
 from safetensors.torch import load_file
 from scipy.io import loadmat, savemat
 
-from fcn.callbacks import Interrupted
 from fcn.cli import main
-from fcn.config import ConfigError, LossConfig, Recipe, load_recipe
-from fcn.data import ArrayDataset, Augmentation, DataError, TaskDataset, read_labels, siftflow_tasks, training_loader
+from fcn.data import ArrayDataset, Augmentation, TaskDataset, read_labels, siftflow_tasks, training_loader
+from fcn.data.preprocessing import IMAGENET
 from fcn.data.siftflow import GEOMETRIC_CLASSES, SCENES, SEMANTIC_CLASSES
-from fcn.inference import Predictor
-from fcn.losses import Loss, labeled_pixels, median_frequency_weights, sampled_cells
-from fcn.models import FCN, ModelConfig, build_model
-from fcn.preprocessing import IMAGENET
-from fcn.training import SegmentationTask, resume, train
+from fcn.errors import ConfigError, DataError, Interrupted
+from fcn.inference.predictor import Predictor
+from fcn.networks.models import FCN, ModelConfig, build_model
+from fcn.recipes.config import LossConfig, Recipe, load_recipe
+from fcn.training.losses import Loss, labeled_pixels, median_frequency_weights, sampled_cells
+from fcn.training.run import resume, train
+from fcn.training.task import SegmentationTask
 from fcn.weights import Weights, load_weights
 
 RECIPE = Path(__file__).parents[2] / "recipes/siftflow_fcn8s_vgg16.yaml"
@@ -228,8 +229,8 @@ def test_a_task_without_labels_changes_nothing(scenes: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        (["--loss.task_weights={semantics: 2}"], ConfigError, "no task 'semantics'; its tasks: semantic, geometric"),
-        (["--loss.task_weights={a: 2}", "--data.kind=siftflow"], ConfigError, "no task 'a'; its tasks: only one"),
+        (["--loss.task_weights={semantics: 2}"], ConfigError, "no task 'semantics'; their tasks: semantic, geometric"),
+        (["--loss.task_weights={a: 2}", "--data.kind=siftflow"], ConfigError, "no task 'a'; their tasks: only one"),
         (["--model.upsampling=dense"], ValueError, "dense upsampling would mix the tasks"),
     ],
 )

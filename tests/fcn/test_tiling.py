@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcn.models import FCN, ModelConfig, build_model
-from fcn.tiling import tiled_scores, tiles
+from fcn.inference.tiling import tiled_scores, tiles
+from fcn.networks.models import FCN, ModelConfig, build_model
 
 NETWORKS = {
     "same": ModelConfig("small", stride=8, classes=4),

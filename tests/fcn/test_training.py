@@ -14,16 +14,17 @@ import torch.nn.functional as F
 import yaml
 from safetensors.torch import load_file
 
-from fcn.backbones import BACKBONES
-from fcn.callbacks import Interrupted
-from fcn.config import ConfigError, LossConfig, Recipe, load_data_config, load_recipe, save_recipe
 from fcn.data import KINDS, ArrayDataset, collate, folder
+from fcn.data.preprocessing import IMAGENET
 from fcn.demo import DEMO_RECIPE
-from fcn.inference import Predictor
-from fcn.losses import Loss, median_frequency_weights, sampled_cells
-from fcn.models import FCN, ModelConfig, build_model
-from fcn.preprocessing import IMAGENET
-from fcn.training import SegmentationTask, resume, train
+from fcn.errors import ConfigError, Interrupted
+from fcn.inference.predictor import Predictor
+from fcn.networks.backbones import BACKBONES
+from fcn.networks.models import FCN, ModelConfig, build_model
+from fcn.recipes.config import LossConfig, Recipe, load_data_config, load_recipe, save_recipe
+from fcn.training.losses import Loss, median_frequency_weights, sampled_cells
+from fcn.training.run import resume, train
+from fcn.training.task import SegmentationTask
 from fcn.weights import load_weights
 
 
@@ -293,7 +294,7 @@ def test_heavy_recipe_learns(recipe_file: Path) -> None:
 
 def test_optimizer_groups_follow_the_official_solver(recipe: Recipe, model: FCN) -> None:
     heavy = dataclasses.replace(recipe, optimizer=dataclasses.replace(recipe.optimizer, name="sgd", momentum=0.99))
-    task = SegmentationTask(model, Loss(LossConfig()), heavy, lr=0.5, steps=10, seed=0)
+    task = SegmentationTask(model, Loss(LossConfig()), heavy.optimizer, lr=0.5, steps=10, seed=0)
     optimizer = task.configure_optimizers()["optimizer"]
     assert isinstance(optimizer, torch.optim.SGD)
     owners = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}

@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fcn.backbones import BACKBONES
 from fcn.cli import main
-from fcn.models import ModelConfig, build_model, late_fusion
-from fcn.summary import describe
+from fcn.networks.backbones import BACKBONES
+from fcn.networks.models import ModelConfig, build_model, late_fusion
+from fcn.networks.summary import describe
 from tests.fcn import networks
 from tests.fcn.networks import narrowed, random_model
 

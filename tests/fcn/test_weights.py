@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fcn.backbones import BACKBONES
-from fcn.backbones.vgg import vgg
-from fcn.models import FCN, ModelConfig, build_model
-from fcn.preprocessing import CAFFE_VGG, Preprocessing
+from fcn.data.preprocessing import CAFFE_VGG, Preprocessing
+from fcn.networks.backbones import BACKBONES
+from fcn.networks.backbones.vgg import vgg
+from fcn.networks.models import FCN, ModelConfig, build_model
 from fcn.weights import files as weights_module
 from fcn.weights import load_pretrained_backbone, load_weights, save_weights
 

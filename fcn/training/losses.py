@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import LossConfig
-from .data import VOID, Batch, SegmentationDataset
-from .models import FCN
-from .scores import Scores
-from .tasks import split_labels
+from ..data import VOID, Batch, SegmentationDataset
+from ..data.tasks import split_labels
+from ..networks.models import FCN
+from ..networks.scores import Scores
+from ..recipes.config import LossConfig
 
 SMALLEST = 1e-6
 """Where no pixel counts, the loss is 0 / SMALLEST."""

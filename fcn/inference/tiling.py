@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from .geometry import Layer, coord_map, output_size, receptive_field, total_stride
-from .models import FCN, Trunk
-from .scores import Scores
+from ..networks.geometry import Layer, coord_map, output_size, receptive_field, total_stride
+from ..networks.models import FCN, Trunk
+from ..networks.scores import Scores
 
 Progress = Callable[[list["Tile"]], Iterator["Tile"]]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import signal
 import threading
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,13 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 from tqdm import tqdm
 
-from .data import SegmentationDataset
-from .preprocessing import Preprocessing
-from .report import COLUMNS
-from .tasks import underscored
-from .weights import save_weights
-
-
-class Interrupted(Exception):  # noqa: N818  (a request, not an error)
-    """Training stopped by Ctrl-C or SIGTERM; the checkpoint is written."""
+from ..data import SegmentationDataset
+from ..data.preprocessing import Preprocessing
+from ..data.tasks import underscored
+from ..errors import Interrupted
+from ..evaluation.tables import COLUMNS
+from ..files import replacing
+from ..weights import save_weights
 
 
 class Records(pl.Callback):
@@ -92,12 +90,13 @@ class Records(pl.Callback):
         self.rows = state["rows"]
 
     def _write(self) -> None:
-        temporary = self.folder / "history.tmp"
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with (
+            replacing(self.folder / "history.csv") as partial,
+            partial.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, list(self.rows[0]))
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(temporary, self.folder / "history.csv")
 
 
 class LastCheckpoint(Checkpoint):
@@ -148,10 +147,8 @@ class LastCheckpoint(Checkpoint):
         self.handlers = {}
 
     def _save(self, trainer: pl.Trainer) -> None:
-        temporary = self.path.with_suffix(".tmp")
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            os.replace(temporary, self.path)
+        with replacing(self.path) if trainer.is_global_zero else nullcontext(self.path) as partial:
+            trainer.save_checkpoint(partial)  # in every process; the first writes
 
 
 class Progress(pl.Callback):

@@ -10,16 +10,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
-from .inference import Predictor
-from .metrics import Metrics
-from .report import COLUMNS
+from ..evaluation.metrics import Metrics
+from ..evaluation.tables import COLUMNS
+from ..inference.predictor import Predictor
 
 # What reads and runs recipes takes seconds to import: only for those who do.
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .config import Recipe
-    from .data import SegmentationDataset
+    from ..data import SegmentationDataset
+    from ..recipes.config import Recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +43,8 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
 
 def recipe_of(options: argparse.Namespace) -> Recipe:
     """The recipe that ``--data``, ``--set``, ``--device`` and, where there are such options, the others ask for."""
-    from .config import load_recipe
-    from .demo import DEMO_RECIPE
+    from ..demo import DEMO_RECIPE
+    from ..recipes.config import load_recipe
 
     path = DEMO_RECIPE if options.data == "demo" else Path(options.data)
     recipe = load_recipe(path, [f"--{pair}" for pair in options.set])
@@ -84,8 +84,9 @@ def run_once(recipe: Recipe, folder: Path) -> Path:
 
     Raises ``ConfigError`` for a folder that holds another or an unfinished run.
     """
-    from .config import load_recipe
-    from .training import BEST_FILE, train
+    from ..recipes.config import load_recipe
+    from ..training.run import train
+    from ..training.stage import BEST_FILE
 
     dataset_of_one_task(recipe, recipe.data.test_split)  # not known to be unfit only after hours
     recipe = replace(recipe, trainer=replace(recipe.trainer, run_dir=str(folder)))
@@ -96,7 +97,8 @@ def run_once(recipe: Recipe, folder: Path) -> Path:
 
 def best_weights(run: Path, stride: int) -> Path:
     """The file of a stage."""
-    from .training import BEST_FILE, stage_dir
+    from ..training.run import stage_dir
+    from ..training.stage import BEST_FILE
 
     return stage_dir(run, stride) / BEST_FILE
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,13 +12,11 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentParser
 
-from .data import KINDS, Augmentation, SegmentationDataset, folder, mri
-from .heads import Filter
+from ..data import KINDS, Augmentation, SegmentationDataset, folder, mri
+from ..errors import ConfigError
+from ..files import write_text
+from ..networks.heads import Filter
 from .presets import preset_options
-
-
-class ConfigError(ValueError):
-    """A recipe or an option that cannot be used; the message says which key and what is wanted."""
 
 
 @dataclass
@@ -242,9 +239,7 @@ def load_data_config(overrides: Sequence[str]) -> DataConfig:
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write the resolved recipe as YAML, whole."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False))
 
 
 def recipe_help() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from torch import Tensor
 
-from .data import VOID, Color
+from ..data import VOID, Color
+from ..files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -177,6 +177,5 @@ def _legend(figure: Figure, classes: Sequence[str], palette: Sequence[Color]) ->
 
 def save_figure(figure: Figure, path: str | Path) -> None:
     """A PNG, written whole or not at all."""
-    temporary = Path(path).with_suffix(f".{os.getpid()}.tmp")
-    figure.savefig(temporary, format="png", dpi=150)
-    os.replace(temporary, path)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=150)

@@ -16,17 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .backbones import Modalities
-from .data import FURTHER, DataError, Further, ImageLike, SegmentationDataset, evaluation_loader, joined, to_array
-from .graph import trace
+from ..data import FURTHER, Further, ImageLike, SegmentationDataset, evaluation_loader, joined, to_array
+from ..data.tasks import split_labels, stack_labels
+from ..errors import DataError
+from ..evaluation.metrics import Metrics, SegmentationMetrics
+from ..networks.backbones import Modalities
+from ..networks.graph import trace
+from ..networks.models import FCN, Trunk
+from ..networks.padding import ReusedPadding
+from ..networks.scores import Scores
+from ..weights import Weights, load_weights
 from .machine import bfloat16_instructions
-from .metrics import Metrics, SegmentationMetrics
-from .models import FCN, Trunk
-from .padding import ReusedPadding
-from .scores import Scores
-from .tasks import split_labels, stack_labels
 from .tiling import Tile, tiled_scores
-from .weights import Weights, load_weights
 
 Given = ImageLike | tuple[ImageLike, ImageLike]
 Precision = Literal["auto", "float32", "bfloat16"]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -74,15 +72,6 @@ def class_csv(metrics: Metrics, classes: Sequence[str]) -> str:
     for row in zip(classes, pixels, map(_finite, metrics.class_accuracy), map(_finite, metrics.class_iu), strict=True):
         writer.writerow(row)
     return text.getvalue()
-
-
-def save_text(path: str | Path, text: str) -> None:
-    """Written whole or not at all; missing folders are made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _percent(value: float) -> str:

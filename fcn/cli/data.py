@@ -1,0 +1,89 @@
+"""what a data set on disk holds, and what is wrong with it"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..data import SegmentationDataset
+    from ..errors import DataError
+
+OVERRIDES = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    text = "the kinds of data sets that --data.kind names"
+    actions.add_parser("kinds", help=text, description=text)
+    text = "read every file: classes, void, values out of range, sizes, overlap of splits"
+    check = actions.add_parser(
+        "check",
+        help=text,
+        description=text,
+        epilog="--data.kind KIND says which data set it is where the folder does not tell ('fcn data kinds'). "
+        "Exit code 1: there are problems.",
+    )
+    check.add_argument("root", help="folder of the data set")
+    check.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: those of the data set that are there")
+    check.add_argument(
+        "--against",
+        nargs="+",
+        default=[],
+        metavar="LIST",
+        help="lists of images that no split may hold: files, or seg11valid and voc2012val, which come along",
+    )
+    check.add_argument("--out", metavar="FILE.json", help="write everything as JSON too")
+
+
+def run(options: argparse.Namespace, overrides: list[str]) -> int:
+    return _check(options, overrides) if options.action == "check" else _kinds(overrides)
+
+
+def _kinds(overrides: list[str]) -> int:
+    from ..data import KINDS
+
+    if overrides:
+        raise ValueError(f"data kinds takes no options, got {' '.join(overrides)}")
+    width = max(map(len, KINDS))
+    for name, kind in KINDS.items():
+        print(f"{name:<{width}}  {(kind.load.__doc__ or '').strip().splitlines()[0]}")
+    return 0
+
+
+def _check(options: argparse.Namespace, overrides: list[str]) -> int:
+    from rich.console import Console
+
+    from ..data import KINDS, recognize
+    from ..data.check import check, tables
+    from ..data.listing import list_file, read_names
+    from ..errors import DataError, MissingSplitError
+    from ..files import write_text
+    from ..recipes.config import load_data_config
+
+    if not any(word.split("=")[0] == "--data.kind" for word in overrides):
+        overrides = [f"--data.kind={recognize(Path(options.root).expanduser())}", *overrides]
+    data = load_data_config([f"--data.root={options.root}", *overrides])
+    if data.kind not in KINDS:
+        raise DataError(f"data.kind: {data.kind} has no files to check")
+    splits: dict[str, SegmentationDataset | DataError] = {}
+    absent = ""
+    for split in options.splits or KINDS[data.kind].splits:
+        try:
+            splits[split] = data.dataset(split)
+        except DataError as error:
+            if options.splits or not isinstance(error, MissingSplitError):
+                splits[split] = error
+            absent = absent or str(error)
+    if not splits:
+        raise DataError(f"{options.root}: no split of a {data.kind} data set here (--data.kind, --splits): {absent}")
+    report = check(splits, {name: read_names(list_file(name, Path(name))) for name in options.against})
+    if options.out:
+        result = {"data": data.kind, "root": options.root, **report.as_dict()}
+        write_text(options.out, json.dumps(result, indent=2))
+    Console().print(*tables(report, f"{data.kind}: {options.root}"))
+    if not report.problems:
+        print("No problems found.")
+    return 1 if report.problems else 0

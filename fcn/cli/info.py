@@ -1,0 +1,48 @@
+"""layers, geometry and parameters of networks; classes of weights"""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help="a weights file, or a backbone's name: vgg16, alexnet ..."
+    )
+    parser.add_argument("--stride", type=int, help="for a name: 32, 16 or 8 (default)")
+    parser.add_argument("--pad", help="for a name: same (default) or official")
+    parser.add_argument("--classes", type=int, help="for a name (default: 21)")
+
+
+def run(options: argparse.Namespace, _: list[str]) -> int:
+    import torch
+    from rich.console import Console
+
+    from ..networks.backbones import BACKBONES
+    from ..networks.models import ModelConfig, build_model
+    from ..networks.summary import network_table
+    from ..weights import load_weights
+
+    console = Console()
+    given = {
+        name: getattr(options, name) for name in ("stride", "pad", "classes") if getattr(options, name) is not None
+    }
+    for name in options.models:
+        if name in BACKBONES:
+            with torch.device("meta"):
+                console.print(network_table(build_model(ModelConfig(name, **given))))
+            continue
+        if given:
+            raise ValueError(f"{name}: --{next(iter(given))} is for backbones ({', '.join(BACKBONES)}), not for a file")
+        weights = load_weights(name)
+        preprocessing = weights.preprocessing
+        console.print(network_table(weights.model))
+        for task, meaning in weights.tasks.items():
+            console.print(f"{f'{task} classes'.strip():<14} {', '.join(meaning.classes)}")
+        console.print(
+            f"input          {preprocessing.channel_order}, mean {preprocessing.mean}, std {preprocessing.std}, "
+            f"scale {preprocessing.scale:g}"
+        )
+        for key, value in weights.extra.items():
+            console.print(f"{key:<14} {value}")
+    return 0

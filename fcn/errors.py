@@ -1,0 +1,17 @@
+"""What goes wrong for reasons that a user can change: the messages name the file, key or option."""
+
+
+class ConfigError(ValueError):
+    """A recipe or an option that cannot be used; the message says which key and what is wanted."""
+
+
+class DataError(ValueError):
+    """A file or a data set that cannot be used; the message names the file."""
+
+
+class MissingSplitError(DataError):
+    """A split that the data set does not have here."""
+
+
+class Interrupted(Exception):  # noqa: N818  (a request, not an error)
+    """Training stopped by Ctrl-C or SIGTERM; the checkpoint is written."""

@@ -1,0 +1,1 @@
+"""How good labels are: metrics, and tables and pictures of them."""

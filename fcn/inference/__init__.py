@@ -1,0 +1,1 @@
+"""Labels of images: prediction, tiles of large images, what the machine can do."""

@@ -1,0 +1,151 @@
+"""One stage of a run: a network trained from its start, or from a checkpoint, to its best weights.
+
+Every random choice is a function of (seed, stage, step), so a stage that was stopped and resumed, within an epoch too,
+ends with bit-identical weights on the same machine with the same number of threads.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities import rank_zero_only
+
+from ..data import SegmentationDataset, ShuffledBatches, evaluation_loader, training_loader
+from ..data.preprocessing import Preprocessing
+from ..data.tasks import underscored
+from ..errors import ConfigError
+from ..files import write_text
+from ..networks.models import FCN
+from ..recipes.config import DataConfig, OptimizerConfig, TrainerConfig
+from .callbacks import LastCheckpoint, Progress, Records
+from .losses import Loss
+from .task import SegmentationTask, seed_of
+
+BEST_FILE, LAST_FILE, RESULT_FILE = "best.safetensors", "last.ckpt", "result.json"
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a network is trained and validated on, and how it is prepared."""
+
+    train: SegmentationDataset
+    val: SegmentationDataset
+    preprocessing: Preprocessing
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The network of one stride, for so many epochs, from that rate on; its files are in ``folder``."""
+
+    folder: Path
+    stride: int
+    epochs: int
+    lr: float
+
+    @property
+    def best(self) -> Path:
+        return self.folder / BEST_FILE
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / RESULT_FILE).exists()
+
+
+def train_stage(
+    stage: Stage,
+    network: Callable[[int], FCN],
+    start: Callable[[FCN], None],
+    images: Images,
+    loss: Loss,
+    *,
+    data: DataConfig,
+    optimizer: OptimizerConfig,
+    options: TrainerConfig,
+) -> None:
+    """Train the network of a stage, from its checkpoint where there is one.
+
+    ``network(stride)`` makes it, with random weights; ``start(model)`` gives it those that training begins with.
+    """
+    seed = seed_of(options.seed, stage.stride)
+    torch.manual_seed(seed)
+    model = network(stage.stride)
+    last = stage.folder / LAST_FILE
+    if not last.exists():
+        start(model)
+    checkpoint = _read_checkpoint(last) if last.exists() else {"global_step": 0}
+    stage.folder.mkdir(parents=True, exist_ok=True)
+
+    records = Records(stage.folder, images.train, images.preprocessing)
+    callbacks: list[pl.Callback] = [records, LastCheckpoint(last), Progress(f"FCN-{stage.stride}s")]
+    if options.patience is not None:
+        watched = underscored("val", next(iter(images.train.tasks)), "mean_iu")
+        callbacks.append(EarlyStopping(watched, mode="max", patience=options.patience, check_finite=False))
+    trainer = _trainer(options, stage, callbacks)
+    share = {"rank": trainer.global_rank, "processes": options.devices * options.nodes}
+    per_epoch = len(ShuffledBatches(len(images.train), data.batch_size, seed, **share))
+    steps_per_epoch = -(-per_epoch // options.accumulate)
+    epoch, step = divmod(checkpoint["global_step"], steps_per_epoch)
+    batches = training_loader(
+        images.train,
+        images.preprocessing,
+        data.augment,
+        batch_size=data.batch_size,
+        seed=seed,
+        first_step=epoch * per_epoch + step * options.accumulate,
+        workers=data.workers,
+        **share,
+    )
+    val_batches = evaluation_loader(
+        images.val, images.preprocessing, batch_size=data.batch_size, workers=data.workers, **share
+    )
+    steps = stage.epochs * steps_per_epoch
+    task = SegmentationTask(model, loss, optimizer, lr=stage.lr, steps=steps, seed=seed, average=options.average)
+    trainer.fit(task, batches, val_batches, ckpt_path=last if last.exists() else None, weights_only=True)
+    result = {"stride": stage.stride, "steps": trainer.global_step, "best": records.best}
+    rank_zero_only(write_text)(stage.folder / RESULT_FILE, json.dumps(result, indent=2))
+    trainer.strategy.barrier()  # the next stage reads what the first process wrote
+
+
+def _trainer(options: TrainerConfig, stage: Stage, callbacks: list[pl.Callback]) -> pl.Trainer:
+    # Lightning's advice does not concern users of a recipe.
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    return pl.Trainer(
+        max_epochs=stage.epochs,
+        precision=options.precision,
+        accelerator=options.accelerator,
+        devices=options.devices,
+        num_nodes=options.nodes,
+        # Each process keeps statistics of its own images; those of the first are saved.
+        strategy="auto" if options.devices * options.nodes == 1 else DDPStrategy(broadcast_buffers=False),
+        use_distributed_sampler=False,
+        deterministic=True if options.deterministic else "warn",
+        accumulate_grad_batches=options.accumulate,
+        check_val_every_n_epoch=options.validate_every,
+        num_sanity_val_steps=0,
+        logger=TensorBoardLogger(stage.folder, name="", version=""),
+        callbacks=callbacks,
+        enable_checkpointing=True,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=options.log_every,
+    )
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many types for damaged files
+        raise ConfigError(f"{path}: damaged checkpoint: {str(error).splitlines()[0]}") from None
+    return checkpoint
