@@ -48,7 +48,7 @@ class Predictor:
 
     ``compile``: ``torch.compile`` with weights as constants. It takes long, for each size of image anew, so it is for
     many images of few sizes; weights must not change afterwards. With ``pad="official"``, what follows from
-    the padding alone is computed once for each size of image in any case (``fcn.padding``).
+    the padding alone is computed once for each size of image in any case (``networks/padding``).
 
     ``tile``: images with a longer side run through the trunk in tiles of this many pixels a side, for images larger
     than memory allows; labels are those of the whole image (``fcn.tiling``). ``batch``: so many images of one size run

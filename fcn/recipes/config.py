@@ -64,7 +64,7 @@ class DataConfig:
 
 @dataclass
 class NetworkConfig:
-    """See ``fcn.models.ModelConfig``; the stride comes from the stages, the number of classes from the data.
+    """See ``fcn.ModelConfig``; the stride comes from the stages, the number of classes from the data.
 
     modalities: names of trunks that see three channels of an image each and whose scores are summed (late fusion),
         such as ``[color, hha]``.
@@ -96,7 +96,7 @@ class LossConfig:
 
     normalize: True divides the sum over the batch by its labeled pixels; False by its images, as the authors' "heavy"
         recipe does (its learning rates are about 1e-10 for that reason). Both are summed in float32.
-    class_weights: ``median_frequency`` weighs each class by median frequency / frequency (see ``fcn.losses``).
+    class_weights: ``median_frequency`` weighs each class by median frequency / frequency (see ``training/losses``).
     task_weights: of several tasks, whose losses are added: what that of each is multiplied by. 1 unless given.
     sampling: in training, the loss of each cell of the network's scores counts with this probability, times its inverse
         (CVPR 2015, section 4.4: there the batch grows by that inverse).
@@ -213,7 +213,7 @@ class Recipe:
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), preset: str | None = None) -> Recipe:
-    """The recipe in a YAML file, with a solver of ``fcn.presets`` and then ``--key.sub value`` pairs on top.
+    """The recipe in a YAML file, with a solver of ``recipes/presets`` and then ``--key.sub value`` pairs on top.
 
     Raises ``ConfigError`` for a file that cannot be read, unknown keys, and values of a wrong type.
     """
