@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kBlock) cross_entropy_pixels(const __grid_cons
         __syncthreads();
         if (p.grad) {
             S* const to = p.grad + first * classes;
-            for (int i = thread * kPack<S>; i < whole; i += threads * kPack<S>) store_pack(to + i, load_pack<kPack<S>>(tile + i));
+            for (int i = thread * kPack<S>; i < whole; i += threads * kPack<S>) write_pack(to + i, load_pack<kPack<S>>(tile + i));
             if (whole + thread < count) to[whole + thread] = tile[whole + thread];
             __syncthreads();  // the tile is free
         }

@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kBlock) cross_entropy_registers(const __grid_c
                 const float v = to_float(x[c].v[i]), e = sizeof(S) == sizeof(float) ? v : __expf(v - s[i].peak);
                 x[c].v[i] = from_float<S>(g[i].of(e, smoothing_here, c == label[i].value));
             }
-            store_pack(to + c * p.grad_class, x[c]);
+            write_pack(to + c * p.grad_class, x[c]);
         }
     }
     totals.finish(p);
@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(kBlock) cross_entropy_streamed(const __grid_co
                     const float e = __expf(to_float(x[j].v[i]) - s[i].peak);
                     x[j].v[i] = from_float<S>(g[i].of(e, smoothing_here, c + j == label[i].value));
                 }
-                store_pack(to + (c + j) * p.grad_class, x[j]);
+                write_pack(to + (c + j) * p.grad_class, x[j]);
             }
         }
     }

@@ -151,6 +151,8 @@ T __ldg(const T* at) { return *at; }
 template <class T>
 T __ldcs(const T* at) { return *at; }
 template <class T>
+void __stwb(T* at, T value) { *at = value; }
+template <class T>
 void __stcs(T* at, T value) { *at = value; }
 
 inline unsigned __float_as_uint(float v) { return fcn::FCN_ISA::bit_cast<unsigned>(v); }
