@@ -27,7 +27,7 @@ class Promise:
     Attributes:
         kernels: a pattern for their names; its first group is the dtype.
         loads, stores: how many narrower ones there may be besides; None where nothing is promised.
-        edges: a pack that lies across the end of a row is accessed number by number, in code beside that for whole ones.
+        edges: a pack that lies across the end of a row is accessed number by number, beside the code for whole ones.
     """
 
     kernels: str

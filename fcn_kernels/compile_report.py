@@ -1,7 +1,7 @@
 """``python -m fcn_kernels.compile_report``: what the compilers make of the GPU kernels, without a GPU.
 
-One line for each kernel, configuration and target: registers, spills, shared memory, memory accesses by width and how many
-of them are narrower than promised.
+One line for each kernel, configuration and target: registers, spills, shared memory, memory accesses by width and how
+many of them are narrower than promised.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ def cuda_reports(operator: str | None = None, progress: bool = False) -> Iterato
             name, _, configuration = kernel.kernel.partition("<")
             yield Report(
                 "cuda", kernel.operator, name, configuration.removesuffix(">"), kernel.target, kernel.registers,
-                kernel.spills + kernel.stack, kernel.shared, in_words(kernel.loads), in_words(kernel.stores), kernel.narrow,
-                kernel.ptx,
+                kernel.spills + kernel.stack, kernel.shared, in_words(kernel.loads), in_words(kernel.stores),
+                kernel.narrow, kernel.ptx,
             )  # fmt: skip
 
 
@@ -200,9 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
     print_table(found)
     broken = [report for report in found if not report.keeps_promise]
     narrow = sum(report.narrow for report in found)
-    print(
-        f"{len(found)} kernels, {len(broken)} of them with spills or with some of {narrow} accesses narrower than promised"
-    )
+    print(f"{len(found)} kernels, {len(broken)} break promises; {narrow} accesses are narrower than promised")
     return 1 if broken else 0
 
 

@@ -11,7 +11,7 @@ _COPY = re.compile(r"\bcp\.async\.c[ag]\.shared\.global[^,;]*,[^,;]*, *(\w+)")  
 
 
 def accesses(ptx: str, access: str) -> Counter[int]:
-    """How many instructions of a kernel load (``"ld"``) or store (``"st"``) so many bytes of global memory for a thread."""
+    """How many instructions load (``"ld"``) or store (``"st"``) so many bytes of global memory for a thread."""
     found = re.findall(_ACCESS.format(access), ptx)
     widths = Counter(int(count or 1) * int(bits) // 8 for count, bits in found)
     if access == "ld":
