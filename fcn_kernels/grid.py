@@ -102,7 +102,7 @@ class BilinearGrid:
     @property
     def is_identity(self) -> bool:
         """Whether output pixels are the input's (as far as both go)."""
-        return self.scale == (1, 1) and self.shift == (0, 0)
+        return self.step == self.denominator and self.origin == (0, 0)
 
     @classmethod
     def transposed(cls, stride: int, crop: int, size: tuple[int, int], kernel_size: int | None = None) -> BilinearGrid:

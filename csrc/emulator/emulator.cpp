@@ -3,6 +3,7 @@
 #include <link.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <memory>
@@ -44,6 +45,10 @@ struct Thread {
 
 std::mutex launching;
 size_t shared_limit = kMostShared;
+bool approximate = [] {
+    const char* set = std::getenv("FCN_KERNELS_EMULATE_APPROXIMATE");
+    return set && !std::strcmp(set, "1");
+}();
 Order order = Order::forward;
 std::mt19937 generator;
 
@@ -281,6 +286,13 @@ void set_order(Order value, unsigned seed) {
 }
 
 size_t most_shared() { return shared_limit; }
+
+bool approximates() { return approximate; }
+
+void set_approximate(bool value) {
+    const std::lock_guard<std::mutex> lock(launching);
+    approximate = value;
+}
 
 void set_most_shared(size_t bytes) {
     const std::lock_guard<std::mutex> lock(launching);
