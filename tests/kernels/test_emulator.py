@@ -122,7 +122,7 @@ def test_kernels_do_not_depend_on_the_order_of_threads(operator: str, layout: to
 @pytest.mark.parametrize("approximation", ["random", "high", "low"])
 @pytest.mark.parametrize("operator", ["cross_entropy", "upsample_argmax", "upsample_cross_entropy"])
 def test_approximations_are_off_by_no_more_than_a_gpus(operator: str, approximation: str) -> None:
-    """They change results, the same way each time, and by little: an exponential of a patch is a product of 64 at most."""
+    """They change results, the same way each time, and by little: a patch multiplies 64 exponentials at most."""
     before = EMULATOR.approximation()
     try:
         EMULATOR.set_approximation(EMULATOR.Approximation.exact)

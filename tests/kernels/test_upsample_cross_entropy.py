@@ -220,7 +220,7 @@ def test_every_patch_agrees(backend: str, path: str, rows: int, monkeypatch: pyt
         monkeypatch.setattr(launcher, "MOST_COLUMNS", 8)
     else:
         pytest.skip("a GPU's lanes take patches of several sizes")
-    # The exponential of pixel k of row r is a product of (1 + k)(1 + r) approximations, this many in the mean of a patch.
+    # The exponential of pixel k of row r is a product of (1 + k)(1 + r) approximations: so many in a patch's mean.
     off = (1 + 7 / 2) * (1 + (rows - 1) / 2) * 2**-22 if approximates(backend) else 0.0
     for stride, size in ((8, (75, 130)), (32, (100, 80)), (300, (90, 320)), (5, (36, 48))):
         n, classes = (1, 3) if interpreted(backend) else (2, 6)
