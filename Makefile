@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 # The tests run the CUDA kernels in the emulator; for GPUs they are compiled only when asked for: make setup FCN_KERNELS_CUDA=AUTO
 FCN_KERNELS_CUDA ?= OFF
 
-.PHONY: setup demo check test test-slow test-triton-oldest bench lint clean
+.PHONY: setup demo check test test-slow test-approximate test-triton-oldest bench lint clean
 
 setup: $(VENV)/ready
 
@@ -28,6 +28,11 @@ test: setup
 # Exhaustive checks that take minutes: every GPU kernel in every shipped configuration, as the compilers see it.
 test-slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+# The CUDA kernels with exponentials, logarithms and divisions as far off as a GPU's may be.
+test-approximate: setup
+	for off in random high low; do \
+	  FCN_KERNELS_EMULATE_APPROXIMATE=$$off OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/kernels -k cuda || exit 1; done
 
 # The Triton kernels on the oldest release that they support, in a folder of its own; its interpreter needs an older NumPy.
 TRITON_OLDEST = build/triton-3.6.0
