@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 # The tests run the CUDA kernels in the emulator; for GPUs they are compiled only when asked for: make setup FCN_KERNELS_CUDA=AUTO
 FCN_KERNELS_CUDA ?= OFF
 
-.PHONY: setup demo test test-slow test-triton-oldest bench lint clean
+.PHONY: setup demo check test test-slow test-triton-oldest bench lint clean
 
 setup: $(VENV)/ready
 
@@ -43,6 +43,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What continuous integration runs.
+check: lint test
 
 clean:
 	rm -rf $(VENV) build *.egg-info fcn_kernels/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

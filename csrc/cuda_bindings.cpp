@@ -19,9 +19,9 @@ using Named = std::pair<Tensor*, const char*>;
 
 #if defined(FCN_EMULATE)
 
-class Device {
+class OnDevice {
 public:
-    Device(int, uintptr_t) {}
+    OnDevice(int, uintptr_t) {}
     cudaStream_t stream() const { return nullptr; }
     void take(const Named& tensor) { guarded_.add(*tensor.first, tensor.second); }
     void finish() { guarded_.finish(); }
@@ -32,25 +32,11 @@ private:
 
 #else
 
-// The device of the call, and afterwards again the one before.
-class Device {
-public:
-    Device(int device, uintptr_t stream) : stream_(reinterpret_cast<cudaStream_t>(stream)) {
-        want(cudaGetDevice(&before_));
-        if (device != before_) want(cudaSetDevice(device));
-    }
-    ~Device() { cudaSetDevice(before_); }
-    cudaStream_t stream() const { return stream_; }
+// Of tensors on a GPU the kernels use what they are given.
+struct OnDevice : Device {
+    using Device::Device;
     void take(const Named&) {}
     void finish() {}
-
-private:
-    static void want(cudaError_t error) {
-        if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
-    }
-
-    cudaStream_t stream_;
-    int before_ = 0;
 };
 
 #endif
@@ -60,7 +46,7 @@ template <class F>
 void run(const char* operator_name, DType dtype, int device, uintptr_t stream, std::initializer_list<Named> tensors, const F& kernels) {
     const py::gil_scoped_release release;
     try {
-        Device on(device, stream);
+        OnDevice on(device, stream);
         for (const Named& tensor : tensors) on.take(tensor);
         switch (dtype) {
             case DType::float32: kernels(static_cast<float*>(nullptr), on.stream()); break;
@@ -333,6 +319,10 @@ PYBIND11_MODULE(_CUDA, m, py::mod_gil_not_used()) {
         .value("lane", Fault::lane)
         .value("alignment", Fault::alignment)
         .value("unset", Fault::unset);
+    m.def("approximates", &emulator::approximates, "Whether approximations are off as a GPU's may be.");
+    m.def("set_approximate", &emulator::set_approximate, "Makes them so from now on, or exact.");
+    m.def("set_most_shared", &emulator::set_most_shared, py::arg("bytes") = emulator::kMostShared,
+          "The shared memory that a block of the emulated GPU may have from now on.");
     m.def("planted", &planted_, "Reverses every 64 numbers, or does what is wrong with it: see csrc/emulator/planted.h.");
 #else
     m.doc() = "GPU kernels of fcn_kernels.";

@@ -3,6 +3,7 @@
 from .backend import use_backend
 from .checks import check_target
 from .filters import bilinear_kernel, rarefy
+from .fusion import fuse
 from .grid import BilinearGrid, CoordMap
 from .ops.conv_transpose_add import conv_transpose_add
 from .ops.cross_entropy import cross_entropy
@@ -21,6 +22,7 @@ __all__ = [
     "conv_transpose_add",
     "cross_entropy",
     "dilated_conv2d",
+    "fuse",
     "rarefy",
     "upsample_add",
     "upsample_argmax",

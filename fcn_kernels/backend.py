@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -41,8 +43,29 @@ def _load_extension(name: str) -> tuple[ModuleType | None, str]:
             )
         return None, f"fcn_kernels.{name} does not load: {error}"
     # How it reads tensors, without having been built against torch.
-    module.use_exchange_api(torch.Tensor.__dlpack_c_exchange_api__)
+    exchange = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    if exchange is None:
+        reason = f"torch {torch.__version__} has no __dlpack_c_exchange_api__; torch 2.11 and later have it"
+        return None, f"fcn_kernels.{name} cannot read tensors: {reason}"
+    module.use_exchange_api(exchange)
     return module, ""
+
+
+def _why_not_triton() -> str:
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed (pip install triton)"
+    if INTERPRETED:
+        return _why_not_interpreted(*map(importlib.metadata.version, ("triton", "numpy")))
+    return ""
+
+
+def _why_not_interpreted(triton: str, numpy: str) -> str:
+    def release(version: str) -> list[int]:
+        return [int(number) for number in re.findall(r"\d+", version)[:2]]
+
+    if release(triton) <= [3, 6] and release(numpy) >= [2, 4]:
+        return f"the interpreter of triton {triton} does not run with numpy {numpy} (pip install 'numpy<2.4')"
+    return ""
 
 
 # torch is imported above, so that the extension shares the OpenMP pool that torch brings.
@@ -53,7 +76,7 @@ _reasons: dict[str, str] = {
     "reference": "",
     "cpu": _cpu_reason,
     "cuda": _cuda_reason,
-    "triton": "" if importlib.util.find_spec("triton") else "triton is not installed (pip install triton)",
+    "triton": _why_not_triton(),
 }
 _device_types = {
     "reference": ("cpu", "cuda"),

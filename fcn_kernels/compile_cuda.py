@@ -1,4 +1,4 @@
-"""What nvcc makes of the CUDA kernels: registers, spills and shared memory of each, without a GPU."""
+"""What nvcc makes of the CUDA kernels, without a GPU: registers, spills, shared memory, width of memory access."""
 
 from __future__ import annotations
 
@@ -7,14 +7,68 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from .ptx import accesses
+
 SOURCES = Path(__file__).resolve().parents[1] / "csrc"
 TARGETS = ("sm_80", "sm_90", "sm_100", "sm_120")
 NUMBERS = ("float", "bfloat16", "float16")  # every source is compiled once for each
+
+
+@dataclass(frozen=True)
+class Promise:
+    """That a kernel accesses global memory in whole packs: ``numbers`` of its dtype, or 16 bytes where that is None.
+
+    Attributes:
+        kernels: a pattern for their names; its first group is the dtype.
+        loads, stores: how many narrower ones there may be besides; None where nothing is promised.
+        edges: a pack that lies across the end of a row is accessed number by number, beside the code for whole ones.
+    """
+
+    kernels: str
+    loads: int | None
+    stores: int | None
+    edges: bool = False
+    numbers: int | None = None
+
+
+PROMISES = (
+    # Beside gradients the losses of four pixels and two sums of the block; labels and weights are read one by one.
+    Promise(r"cross_entropy_(?:registers|streamed)<([^,]+),.* 4>", None, 6, numbers=4),
+    Promise(r"cross_entropy_pixels<([^,]+)>", None, 4),  # a loss, two sums, what a map's end leaves over
+    Promise(r"(?:upsample_add_kernel|conv_transpose_add_walk)<([^,]+), WithinPixel.*", 0, 0, edges=True),
+    Promise(
+        r"(?:upsample_add_kernel|conv_transpose_add_walk|conv_transpose_add_numbers)<([^,]+).*", None, 0, edges=True
+    ),
+    Promise(r"upsample_add_backward_pixels<([^,]+), [48]>", 0, 0),
+    Promise(r"conv_transpose_add_backward_x_kernel<([^,]+), [48]>", 0, 0),
+    Promise(r"conv_transpose_add_backward_weight_parts<([^,]+), [48]>", 0, None),
+    Promise(r"convolve<([^,]+),.* true>", 16, 0, edges=True),  # the bias of a thread's columns is read one by one
+    Promise(r"multiply_pixels<[^,]+, .*, ([^,]+), \d+, true>", 0, 0, edges=True),
+)
+_BYTES = {"float": 4, "__nv_bfloat16": 2, "__half": 2}
+
+
+def narrow(kernel: str, loads: Counter[int], stores: Counter[int]) -> int:
+    """How many instructions access less than ``PROMISES`` say, for the kernel of that name."""
+    for promise in PROMISES:
+        if (found := re.fullmatch(promise.kernels, kernel)) is None:
+            continue
+        size = _BYTES[found[1]]
+        pack = promise.numbers * size if promise.numbers else 16
+        count = 0
+        for widths, allowed in ((loads, promise.loads), (stores, promise.stores)):
+            if allowed is not None:
+                less = sum(n for width, n in widths.items() if width < pack)
+                beside = (widths.total() - less) * pack // size if promise.edges else 0
+                count += max(0, less - allowed - beside) if less < widths.total() else less
+        return count
+    return 0
 
 
 @dataclass(frozen=True)
@@ -26,7 +80,8 @@ class Resources:
         spills: bytes of registers stored to memory and loaded again.
         stack: bytes of a thread's local memory, spilled registers included.
         shared: bytes of a block's shared memory, as far as the compiler knows it.
-        load, store: bytes of the widest access to global memory by one instruction of one thread; 0 if there is none.
+        loads, stores: how many instructions access so many bytes of global memory for a thread.
+        narrow: how many of them access less than promised.
         ptx: version of the intermediate language.
     """
 
@@ -37,8 +92,9 @@ class Resources:
     spills: int
     stack: int
     shared: int
-    load: int
-    store: int
+    loads: Counter[int]
+    stores: Counter[int]
+    narrow: int
     ptx: str
 
 
@@ -111,6 +167,7 @@ def parse(operator: str, report: str, ptx: Sequence[str]) -> list[Resources]:
         code = codes[match["target"]]
         body = code.split(f".entry {match['name']}(", 1)[1].split(".entry ", 1)[0]
         shared = re.search(r"(\d+) bytes smem", match["rest"])
+        loads, stores = accesses(body, "ld"), accesses(body, "st")
         made.append(
             Resources(
                 operator,
@@ -120,8 +177,9 @@ def parse(operator: str, report: str, ptx: Sequence[str]) -> list[Resources]:
                 int(match["stores"]) + int(match["loads"]),
                 int(match["stack"]),
                 int(shared[1]) if shared else 0,
-                _widest(body, "ld"),
-                _widest(body, "st"),
+                loads,
+                stores,
+                narrow(name, loads, stores),
                 _word(".version", code),
             )
         )
@@ -131,12 +189,6 @@ def parse(operator: str, report: str, ptx: Sequence[str]) -> list[Resources]:
 def _word(directive: str, ptx: str) -> str:
     found = re.search(rf"^{re.escape(directive)} ([\w.]+)", ptx, re.MULTILINE)
     return found[1] if found else ""
-
-
-def _widest(ptx: str, access: str) -> int:
-    """Bytes of the widest instruction of that kind to global memory."""
-    accesses = re.findall(rf"\b{access}\.global(?:\.nc)?(?:\.v(\d))?\.[bfsu](\d+)\b", ptx)
-    return max((int(count or 1) * int(bits) // 8 for count, bits in accesses), default=0)
 
 
 def _demangle(names: list[str]) -> list[str]:

@@ -99,6 +99,11 @@ class BilinearGrid:
         """Input coordinate of output pixel 0."""
         return Fraction(self.origin[0], self.denominator[0]), Fraction(self.origin[1], self.denominator[1])
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether output pixels are the input's (as far as both go)."""
+        return self.step == self.denominator and self.origin == (0, 0)
+
     @classmethod
     def transposed(cls, stride: int, crop: int, size: tuple[int, int], kernel_size: int | None = None) -> BilinearGrid:
         """``conv_transpose2d`` with a bilinear kernel, cropped at offset ``crop`` to ``size`` (FCN's upsampling).

@@ -109,14 +109,23 @@ def launch(
         kernel[(programs(chosen),)](**arguments, **constants, enable_fp_fusion=True)
 
 
+def not_specialised(kernel: Any) -> frozenset[str]:
+    """The arguments of a kernel, compiled or interpreted, whose values Triton does not look at."""
+    if hasattr(kernel, "do_not_specialize"):
+        return frozenset(kernel.do_not_specialize)
+    return frozenset(kernel.kwargs["do_not_specialize"] or ())
+
+
 def _case(
     operator: str, kernel: Any, arguments: dict[str, Any], key: Key, chosen: Config, vectorised: bool
 ) -> CompileCase:
-    """As Triton specialises: None and 1 become constants; multiples of 16 are known to be such."""
+    """As Triton specialises: None and 1 become constants; multiples of 16 are known to be such. Integers that a kernel
+    names in ``do_not_specialize`` stay what they are."""
     signature: dict[str, str | int | None] = {}
     aligned = []
+    plain = not_specialised(kernel)
     for name, value in arguments.items():
-        if value is None or (isinstance(value, int) and value == 1):
+        if value is None or (isinstance(value, int) and value == 1 and name not in plain):
             signature[name] = value
         elif isinstance(value, Tensor):
             signature[name] = _POINTERS[value.dtype]
@@ -126,7 +135,7 @@ def _case(
             signature[name] = "fp32"
         else:
             signature[name] = "i32" if value in _INT32 else "i64"
-            if value % 16 == 0:
+            if value % 16 == 0 and name not in plain:
                 aligned.append(name)
     return CompileCase(operator, kernel, signature, key, chosen, tuple(aligned), vectorised)
 

@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "tensor.h"
 
@@ -17,6 +18,8 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
+
+#include "device.h"
 #define FCN_HD __host__ __device__ __forceinline__
 #endif
 #define FCN_D __device__ __forceinline__
@@ -42,6 +45,9 @@ inline T from_float(float v) {
 // Shared memory whose size the launch sets.
 template <class T>
 inline T* dynamic_shared() { return static_cast<T*>(emulator::dynamic_shared()); }
+
+// See device.h.
+inline size_t most_shared() { return emulator::most_shared(); }
 
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t, A... args) {
@@ -85,24 +91,6 @@ FCN_D T* dynamic_shared() {
     return reinterpret_cast<T*>(fcn_dynamic_shared);
 }
 
-inline void check(cudaError_t error, const void* kernel) {
-    if (error == cudaSuccess) return;
-    const char* name = nullptr;
-    if (cudaFuncGetName(&name, kernel) != cudaSuccess) name = "a kernel";
-    throw std::runtime_error(std::string("launching ") + name + ": " + cudaGetErrorString(error));
-}
-
-// Starts a kernel on a stream; returns before it ends. Raises an error that names the kernel if it does not start.
-template <class... P, class... A>
-void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, A... args) {
-    const void* function = reinterpret_cast<const void*>(kernel);
-    if (shared_bytes > (48 << 10)) {
-        check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)), function);
-    }
-    kernel<<<grid, block, shared_bytes, stream>>>(args...);
-    check(cudaGetLastError(), function);
-}
-
 #endif
 #endif
 
@@ -125,6 +113,21 @@ template <int kCount, class T>
 FCN_D void store_pack(T* at, const Pack<T, kCount>& pack) {
     check_aligned(at, sizeof(T) * kCount);
     *reinterpret_cast<Pack<T, kCount>*>(at) = pack;
+}
+
+// To global memory, in one instruction: a plain assignment the compiler takes apart where the numbers were made one by one.
+template <int kCount, class T>
+FCN_D void write_pack(T* at, const Pack<T, kCount>& pack) {
+    constexpr size_t kBytes = sizeof(T) * kCount;
+    check_aligned(at, kBytes);
+    if constexpr (kBytes == 16 || kBytes == 8) {
+        std::conditional_t<kBytes == 16, uint4, uint2> word;
+        memcpy(&word, &pack, kBytes);
+        __stwb(reinterpret_cast<decltype(word)*>(at), word);
+    } else {
+        static_assert(kCount == 1, "a single number, or 8 or 16 bytes");
+        *at = pack.v[0];
+    }
 }
 
 // From global memory that nobody writes while the kernel runs: the compiler may move these loads across stores.

@@ -110,7 +110,7 @@ FCN_D void add_and_store(T* out, const T* skip, int begin, int row_size, float (
         Pack<T, kCount> pack;
 #pragma unroll
         for (int k = 0; k < kCount; ++k) pack.v[k] = from_float<T>(v[k]);
-        store_pack(out + begin, pack);
+        write_pack(out + begin, pack);
     } else {
 #pragma unroll
         for (int k = 0; k < kCount; ++k) {

@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(256, 2) conv_transpose_add_backward_x_kernel(c
     Pack<T, kCount> made;
 #pragma unroll
     for (int e = 0; e < kCount; ++e) made.v[e] = from_float<T>(sum[e]);
-    store_pack(a.x.row(plane, int(line - plane * a.rows.divisor)) + int(pixel - line * a.w.divisor) * a.inner + channel, made);
+    write_pack(a.x.row(plane, int(line - plane * a.rows.divisor)) + int(pixel - line * a.w.divisor) * a.inner + channel, made);
 }
 
 constexpr int kTile = 4;  // taps along a row that a thread sums

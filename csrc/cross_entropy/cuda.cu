@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kMostInRegisters = 32;  // classes
 constexpr int kStrip = 4;              // pixels
-constexpr int kMostShared = 200 << 10;
+constexpr size_t kKeptShared = 1 << 10;  // for what kernels declare themselves
 
 PixelStrides pixel_strides(const Tensor& t) { return {t.stride[0], t.stride[t.dims - 2], t.stride[t.dims - 1]}; }
 
@@ -77,10 +77,12 @@ unsigned launch_losses(const Problem<S>& p, int most_blocks, cudaStream_t stream
         wide ? launch_planes<S, kStrip>(p, blocks, stream) : launch_planes<S, 1>(p, blocks, stream);
         return blocks;
     }
+    // Three blocks to a multiprocessor, if they may be so small.
+    const size_t most = most_shared() - kKeptShared, pixel = p.classes * sizeof(S);
     int threads = kBlock;
-    while (threads > 32 && threads * p.classes * int(sizeof(S)) > kMostShared / 3) threads /= 2;
-    const int shared = threads * p.classes * int(sizeof(S));
-    if (both(dense_pixels<S>) && shared <= kMostShared) {
+    while (threads > 32 && threads * pixel > most / 3) threads /= 2;
+    const size_t shared = threads * pixel;
+    if (both(dense_pixels<S>) && shared <= most) {
         const unsigned blocks = blocks_of(pixels, threads);
         launch(cross_entropy_pixels<S>, blocks, threads, shared, stream, p);
         return blocks;

@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kBlock) cross_entropy_pixels(const __grid_cons
 #pragma unroll 4
             for (int i = 0, c = turn; i < classes; ++i, c = c + 1 < classes ? c + 1 : 0) {
                 const float d = to_float(mine[c]) - s.peak;
-                s.sum += __expf(d);
+                s.sum += exp_approx(d);
                 if (smooth) s.smoothed += smoothing_of(p, c) * d, s.smoothing += smoothing_of(p, c);
             }
             if (label.value >= 0) s.score = to_float(mine[label.value]) - s.peak;
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(kBlock) cross_entropy_pixels(const __grid_cons
                 const Gradient g = gradient(s, label, p.hard);
 #pragma unroll 4
                 for (int i = 0, c = turn; i < classes; ++i, c = c + 1 < classes ? c + 1 : 0) {
-                    const float e = __expf(to_float(mine[c]) - s.peak);
+                    const float e = exp_approx(to_float(mine[c]) - s.peak);
                     mine[c] = from_float<S>(g.of(e, smooth ? smoothing_of(p, c) : 0.0f, c == label.value));
                 }
             }
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kBlock) cross_entropy_pixels(const __grid_cons
         __syncthreads();
         if (p.grad) {
             S* const to = p.grad + first * classes;
-            for (int i = thread * kPack<S>; i < whole; i += threads * kPack<S>) store_pack(to + i, load_pack<kPack<S>>(tile + i));
+            for (int i = thread * kPack<S>; i < whole; i += threads * kPack<S>) write_pack(to + i, load_pack<kPack<S>>(tile + i));
             if (whole + thread < count) to[whole + thread] = tile[whole + thread];
             __syncthreads();  // the tile is free
         }

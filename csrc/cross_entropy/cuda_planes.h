@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kBlock) cross_entropy_registers(const __grid_c
             smoothing += smoothing_here;
 #pragma unroll
             for (int i = 0; i < kWidth; ++i) {
-                const float d = to_float(x[c].v[i]) - s[i].peak, e = __expf(d);
+                const float d = to_float(x[c].v[i]) - s[i].peak, e = exp_approx(d);
                 s[i].sum += e;
                 if (c == label[i].value) s[i].score = d;
                 if (smooth) s[i].smoothed += smoothing_here * d;
@@ -66,10 +66,10 @@ __global__ void __launch_bounds__(kBlock) cross_entropy_registers(const __grid_c
             const float smoothing_here = smooth ? smoothing_of(p, c) : 0.0f;
 #pragma unroll
             for (int i = 0; i < kWidth; ++i) {
-                const float v = to_float(x[c].v[i]), e = sizeof(S) == sizeof(float) ? v : __expf(v - s[i].peak);
+                const float v = to_float(x[c].v[i]), e = sizeof(S) == sizeof(float) ? v : exp_approx(v - s[i].peak);
                 x[c].v[i] = from_float<S>(g[i].of(e, smoothing_here, c == label[i].value));
             }
-            store_pack(to + c * p.grad_class, x[c]);
+            write_pack(to + c * p.grad_class, x[c]);
         }
     }
     totals.finish(p);
@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(kBlock) cross_entropy_streamed(const __grid_co
 #pragma unroll
                 for (int i = 0; i < kWidth; ++i) {
                     const float v = to_float(x[j].v[i]), d = v - s[i].peak;
-                    s[i].sum += __expf(d);
+                    s[i].sum += exp_approx(d);
                     if (c + j == label[i].value) s[i].score = v;
                     if (smooth) s[i].smoothed += smoothing_here * d, s[i].smoothing += smoothing_here;
                 }
@@ -161,10 +161,10 @@ __global__ void __launch_bounds__(kBlock) cross_entropy_streamed(const __grid_co
                 const float smoothing_here = smooth ? smoothing_of(p, c + j) : 0.0f;
 #pragma unroll
                 for (int i = 0; i < kWidth; ++i) {
-                    const float e = __expf(to_float(x[j].v[i]) - s[i].peak);
+                    const float e = exp_approx(to_float(x[j].v[i]) - s[i].peak);
                     x[j].v[i] = from_float<S>(g[i].of(e, smoothing_here, c + j == label[i].value));
                 }
-                store_pack(to + (c + j) * p.grad_class, x[j]);
+                write_pack(to + (c + j) * p.grad_class, x[j]);
             }
         }
     }

@@ -1,6 +1,7 @@
 // What the kernels of cross_entropy share: how pixels are found, what their labels weigh, what a pixel's loss is.
 #pragma once
 
+#include "../common/approximate.h"
 #include "../common/sums.h"
 
 namespace fcn {
@@ -82,7 +83,7 @@ struct Softmax {
 
 // The same sums relative to a peak as large or larger; `score` is not relative yet.
 FCN_D void move_peak(Softmax& s, float peak) {
-    s.sum *= __expf(s.peak - peak);
+    s.sum *= exp_approx(s.peak - peak);
     s.smoothed += (s.peak - peak) * s.smoothing;
     s.peak = peak;
 }

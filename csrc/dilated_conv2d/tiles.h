@@ -243,7 +243,7 @@ FCN_D void store_tile(const Accumulators<kM / 2, kN / 2>& sum, char* shared, int
         if (!to || column >= columns) continue;
         const Pack<Out, kPack<Out>> pack = load_pack<kPack<Out>>(tile + row * kRow + column);
         if (aligned) {
-            store_pack(to + column, pack);
+            write_pack(to + column, pack);
         } else {
 #pragma unroll
             for (int i = 0; i < kPack<Out>; ++i) {

@@ -3,6 +3,7 @@
 #include <link.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <memory>
@@ -43,6 +44,11 @@ struct Thread {
 };
 
 std::mutex launching;
+size_t shared_limit = kMostShared;
+bool approximate = [] {
+    const char* set = std::getenv("FCN_KERNELS_EMULATE_APPROXIMATE");
+    return set && !std::strcmp(set, "1");
+}();
 Order order = Order::forward;
 std::mt19937 generator;
 
@@ -279,11 +285,25 @@ void set_order(Order value, unsigned seed) {
     generator.seed(seed);
 }
 
+size_t most_shared() { return shared_limit; }
+
+bool approximates() { return approximate; }
+
+void set_approximate(bool value) {
+    const std::lock_guard<std::mutex> lock(launching);
+    approximate = value;
+}
+
+void set_most_shared(size_t bytes) {
+    const std::lock_guard<std::mutex> lock(launching);
+    shared_limit = bytes;
+}
+
 void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread) {
     const std::lock_guard<std::mutex> lock(launching);
     const auto limit = [](unsigned value, unsigned most) { return value >= 1 && value <= most; };
     if (!limit(grid.x, 0x7fffffffu) || !limit(grid.y, 65535) || !limit(grid.z, 65535) || !limit(block.x, 1024) ||
-        !limit(block.y, 1024) || !limit(block.z, 64) || block.x * block.y * block.z > 1024 || shared_bytes > (227 << 10)) {
+        !limit(block.y, 1024) || !limit(block.z, 64) || block.x * block.y * block.z > 1024 || shared_bytes > shared_limit) {
         throw std::runtime_error("a GPU cannot launch grid " + text(grid) + ", block " + text(block) + ", " +
                                  std::to_string(shared_bytes) + " bytes of shared memory");
     }

@@ -51,6 +51,16 @@ void copy_later(void* to, const void* from, int bytes, int zeros);
 void commit_copies();
 void wait_copies(int groups_left);
 
+// The most shared memory that a block may have: as on an H100, or what a test says.
+constexpr size_t kMostShared = 227 << 10;
+size_t most_shared();
+void set_most_shared(size_t bytes);
+
+// Whether approximations are off by as much as a GPU's may be (see approximate.h). At first as the environment variable
+// FCN_KERNELS_EMULATE_APPROXIMATE=1 says.
+bool approximates();
+void set_approximate(bool value);
+
 void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
 
 enum class Order { forward, reverse, random };

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "../common/convert.h"
+#include "approximate.h"
 #include "emulator.h"
 
 #define __global__
@@ -151,6 +152,8 @@ T __ldg(const T* at) { return *at; }
 template <class T>
 T __ldcs(const T* at) { return *at; }
 template <class T>
+void __stwb(T* at, T value) { *at = value; }
+template <class T>
 void __stcs(T* at, T value) { *at = value; }
 
 inline unsigned __float_as_uint(float v) { return fcn::FCN_ISA::bit_cast<unsigned>(v); }
@@ -168,12 +171,8 @@ inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
     return result;
 }
 
-// Approximations on the device; exact here.
-inline float __expf(float v) { return std::exp(v); }
-inline float __logf(float v) { return std::log(v); }
-inline float __log2f(float v) { return std::log2(v); }
+inline float __fdividef(float a, float b) { return fcn::emulator::divide(a, b); }
 inline float __frcp_rn(float v) { return 1.0f / v; }
-inline float __fdividef(float a, float b) { return a / b; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }

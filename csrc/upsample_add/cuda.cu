@@ -239,7 +239,7 @@ __global__ void __launch_bounds__(256, 3) upsample_add_backward_pixels(const Bac
             Pack<T, kCount> made;
 #pragma unroll
             for (int k = 0; k < kCount; ++k) made.v[k] = from_float<T>(below[k] + (all[k] - lower[k]));
-            store_pack(a.out.row(plane, i) + j * channels + channel, made);
+            write_pack(a.out.row(plane, i) + j * channels + channel, made);
         }
 #pragma unroll
         for (int k = 0; k < kCount; ++k) below[k] = lower[k];

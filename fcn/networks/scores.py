@@ -7,7 +7,7 @@ from typing import Literal, overload
 
 from torch import Tensor
 
-from fcn_kernels import BilinearGrid, upsample_add, upsample_argmax, upsample_cross_entropy
+from fcn_kernels import BilinearGrid, cross_entropy, upsample_add, upsample_argmax, upsample_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,23 @@ class Scores:
         label_smoothing: float = 0.0,
     ) -> Tensor:
         """Cross-entropy of the pixels against ``target`` ``[N, H, W]``, as ``F.cross_entropy``; 255 is void."""
+        coarse, grid = self.coarse, self.grid
+        if grid.size == coarse.shape[2:] and grid.is_identity:
+            # A cell has one pixel there, and would take a workspace of its own.
+            return cross_entropy(
+                coarse,
+                target,
+                weight,
+                pixel_weight=pixel_weight,
+                ignore_index=ignore_index,
+                reduction=reduction,
+                label_smoothing=label_smoothing,
+            )
         return upsample_cross_entropy(
-            self.coarse,
+            coarse,
             target,
             weight,
-            grid=self.grid,
+            grid=grid,
             pixel_weight=pixel_weight,
             ignore_index=ignore_index,
             reduction=reduction,

@@ -16,7 +16,7 @@ from fcn.networks.geometry import output_size
 from fcn.networks.models import FCN, ModelConfig, build_model, parameter_groups
 from fcn.networks.scores import Scores
 from fcn.networks.summary import describe
-from fcn_kernels import upsample_add
+from fcn_kernels import BilinearGrid, upsample_add, upsample_cross_entropy
 from tests.fcn import networks
 
 DEPTHS = (2, 2, 3, 3, 3)
@@ -427,3 +427,16 @@ def test_small_learns_from_scratch(backbone: str) -> None:
     labels = model.eval().scores(images).labels()
     inter, union = ((labels == 1) & (target == 1)).sum(), ((labels == 1) | (target == 1)).sum()
     assert inter / union > 0.8
+
+
+def test_scores_of_every_pixel_take_the_loss_that_needs_no_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = BilinearGrid.interpolate((6, 7), (6, 7))
+    coarse, target = torch.randn(2, 3, 6, 7, requires_grad=True), torch.randint(0, 3, (2, 6, 7))
+    options: dict[str, Any] = {"pixel_weight": torch.rand(2, 6, 7), "label_smoothing": 0.1, "ignore_index": 1}
+    want = upsample_cross_entropy(coarse, target, torch.tensor([1.0, 2, 3]), grid=grid, **options)
+    monkeypatch.delattr("fcn.scores.upsample_cross_entropy")
+    got = Scores(coarse, grid).loss(target, torch.tensor([1.0, 2, 3]), **options)
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(torch.autograd.grad(got, coarse), torch.autograd.grad(want, coarse))
+    with pytest.raises(NameError):  # a shift alone is no identity
+        Scores(coarse, BilinearGrid((6, 7), (1, 1), (1, 0), (1, 1), "clamp")).loss(target)

@@ -54,6 +54,10 @@ def interpreted(backend: str) -> bool:
     return backend == "triton" and emulated(backend)
 
 
+# What upsample_cross_entropy may take besides its results on a GPU, in float32 maps of its scores: sums at the four
+# corners of every cell, the scores themselves, and borders around small maps.
+WORKSPACE_OF_LOSS = 8
+
 OPERATORS = sorted(path.parent.name for path in Path(backends.__file__).parent.glob("ops/*/reference.py"))
 
 # Every backend that can run here but the reference, which is what they are held to.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -12,12 +13,13 @@ import pytest
 import torch
 
 from fcn_kernels import BilinearGrid, configs, conv_transpose_add, launch, tune, upsample_add
-from fcn_kernels.backend import why_not
+from fcn_kernels.backend import implementation, why_not
 from fcn_kernels.compile_report import main, triton_cases
 from tests.kernels.conftest import device_of
 from tests.strategies import with_layout
 
-pytestmark = pytest.mark.skipif(why_not("triton") is not None, reason=str(why_not("triton")))
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+runs = pytest.mark.skipif(why_not("triton") is not None, reason=str(why_not("triton")))
 DEVICE = torch.device(device_of("triton"))
 KEY = {"dtype": "float32", "size": 20, "FLAG": True}
 ENTRY = {"operator": "upsample_add", "kernel": "_forward", "key": KEY, "config": {"ROWS": 2}}
@@ -35,9 +37,9 @@ def assert_promises_kept(report: subprocess.CompletedProcess[str]) -> None:
     assert report.returncode == 0, report.stdout + report.stderr
     lines = [line.split() for line in report.stdout.splitlines() if line.split()[:1] == ["triton"]]
     assert {operator for _, operator, *_ in lines} == {case.operator for case in triton_cases()}
-    assert {line[-7] for line in lines} == {"sm_80", "sm_90"}
-    assert {line[-5] for line in lines} == {"0"}  # spills
-    assert any(line[-3:-1] == ["16", "16"] for line in lines)
+    assert {line[-8] for line in lines} == {"sm_80", "sm_90"}
+    assert {line[-6] for line in lines} == {line[-2] for line in lines} == {"0"}  # spills; narrow accesses
+    assert any(line[-4].startswith("16x") and line[-3].startswith("16x") for line in lines)
 
 
 def test_kernels_keep_their_promises() -> None:
@@ -93,13 +95,15 @@ def test_shipped_tables_are_for_kernels_that_there_are() -> None:
 
 
 def test_tuner_writes_what_was_fastest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    x = torch.randn(1, 2, 3, 4, device=DEVICE)
+    x, out = torch.empty(1, 2, 3, 4, device="meta"), torch.empty(1, 2, 6, 8, device="meta")
+    grid = BilinearGrid.interpolate((3, 4), (6, 8)).as_ints()
 
     def passes(operator: str, device: torch.device) -> list[tuple[str, Callable[[], object]]]:
-        return [("one", lambda: upsample_add(x, size=(6, 8), backend="triton"))]
+        return [("one", lambda: implementation("upsample_add", "triton").upsample_add(x, None, grid, out))]
 
     def milliseconds(run: Callable[[], object], flush: torch.Tensor) -> float:
-        run()
+        with launch.record():  # a launch without a device
+            run()
         config = configs._forced["upsample_add", "_forward"]
         if config["num_warps"] > 1:
             raise RuntimeError("too many warps")
@@ -127,6 +131,7 @@ def test_offsets_beyond_32_bits_are_seen(stride: int, wide: bool) -> None:
     assert launch.is_wide(None, x) is wide
 
 
+@runs
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_64_bit_numbers_change_nothing(monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
     """Offsets and coordinates in 64 bits, forced on small data, give the same bits."""
@@ -143,3 +148,12 @@ def test_64_bit_numbers_change_nothing(monkeypatch: pytest.MonkeyPatch, layout: 
     want = run(1)
     monkeypatch.setattr(launch, "force_wide", True)
     assert all(map(torch.equal, run(fine), want))
+
+
+def test_arguments_that_are_not_specialised_are_recorded_as_they_are() -> None:
+    """A case says no more of an argument than Triton knows when it compiles the launch."""
+    plain = {name: case for case in triton_cases() for name in launch.not_specialised(case.kernel)}
+    assert plain
+    for name, case in plain.items():
+        assert name not in case.aligned, case
+        assert case.signature.get(name) is None or isinstance(case.signature[name], str), case

@@ -98,3 +98,19 @@ def test_cross_entropy(classes: int, dtype: torch.dtype, layout: str, monkeypatc
     results = in_every_order(run), run("reference"), run("reference", torch.float64)
     for ours, theirs, oracle in zip(*results, strict=True):
         assert_as_good_as_torch(ours, theirs, oracle, "result")
+
+
+@pytest.mark.skipif(not EMULATED, reason="the emulator alone has as much shared memory as a test says")
+@pytest.mark.parametrize("kibibytes", [48, 99, 163, 227])
+@pytest.mark.parametrize("classes", [150, 760, 800, 1400])
+def test_cross_entropy_fits_the_shared_memory_of_any_gpu(classes: int, kibibytes: int) -> None:
+    """A consumer's GPU, an A100, an H100: many classes in channels_last take another kernel where they do not fit."""
+    x = torch.randn(1, classes, 5, 9).contiguous(memory_format=torch.channels_last).requires_grad_()
+    target = torch.randint(0, classes, (1, 5, 9))
+    want = torch.autograd.grad(F.cross_entropy(x, target), x)
+    CUDA_EXTENSION.set_most_shared(kibibytes << 10)
+    try:
+        got = torch.autograd.grad(cross_entropy(x, target, backend="cuda"), x)
+    finally:
+        CUDA_EXTENSION.set_most_shared()
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-8)
