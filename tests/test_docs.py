@@ -24,14 +24,14 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES]
 
 BLOCK = re.compile(
-    r"^(?:<!-- not run: (?P<reason>.*) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 
 # Pages, in the order in which they are read, whose commands build on each other.
 READ = "README.md", "index.md", "kernels.md", "training.md", "networks.md", "data.md", "prediction.md", "deployment.md"
 
-# Appended to every training, so that it takes a second: the keys are checked as they would be in a long one.
-SHORT = "--stages.epochs=[1,1,1]", "--data.augment.crop=[48,64]"
+# Appended to every training, so that it takes seconds: one stage of one epoch, on the small images of this test.
+SHORT = "--stages.stride=[8]", "--stages.epochs=[1]", "--stages.lr=[0.002]", "--data.augment.crop=[48,64]"
 
 
 def blocks(page: Path) -> list[re.Match[str]]:
