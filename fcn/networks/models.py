@@ -274,20 +274,23 @@ def build_model(config: ModelConfig) -> FCN:
     return FCN(config)
 
 
-def parameter_groups(model: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, lr: float, weight_decay: float, head_rate: float = 1.0
+) -> list[dict[str, Any]]:
     """Optimizer groups of the official solver: biases learn twice as fast, and only weights decay.
 
     Scales of normalization layers, which the published networks do not have, learn at ``lr`` without decay. Parameters
-    that do not require gradients are left out.
+    that do not require gradients are left out. ``head_rate``: rates of the head are multiplied by it, in groups of its
+    own.
     """
-    groups: dict[str, dict[str, Any]] = {
-        "weights": {"lr": lr, "weight_decay": weight_decay},
-        "biases": {"lr": 2 * lr, "weight_decay": 0.0},
-        "scales": {"lr": lr, "weight_decay": 0.0},
-    }
-    members: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
+    kinds = {"weights": (lr, weight_decay), "biases": (2 * lr, 0.0), "scales": (lr, 0.0)}
+    groups: dict[str, dict[str, Any]] = {}
+    for part, factor in {"": 1.0, "head ": head_rate}.items():
+        for kind, (rate, decay) in kinds.items():
+            groups[part + kind] = {"name": part + kind, "params": [], "lr": factor * rate, "weight_decay": decay}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            group = "biases" if name.endswith("bias") else "weights" if parameter.dim() > 1 else "scales"
-            members[group].append(parameter)
-    return [{"name": name, "params": members[name], **options} for name, options in groups.items() if members[name]]
+            part = "head " if head_rate != 1 and name.startswith("head.") else ""
+            kind = "biases" if name.endswith("bias") else "weights" if parameter.dim() > 1 else "scales"
+            groups[part + kind]["params"].append(parameter)
+    return [group for group in groups.values() if group["params"]]

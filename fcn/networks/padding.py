@@ -266,8 +266,8 @@ def paste(x: Tensor, row: int, column: int, background: Tensor) -> Tensor:
 
 def _window(net: fx.GraphModule, node: fx.Node) -> Window | None:
     window = window_of(net, node)
-    if window is not None and window.kind == "avg_pool":
-        raise ValueError(f"{node.name}: average poolings are not among the layers whose padding is reused")
+    if window is not None and window.kind in ("avg_pool", "pad"):
+        raise ValueError(f"{node.name}: {window.kind} is not among the layers whose padding is reused")
     return window
 
 
