@@ -19,7 +19,7 @@ from .scores import Scores
 
 Trunk = Callable[[Tensor], Mapping[str, Tensor]]
 
-STRIDES = (32, 16, 8)
+STRIDES = (32, 16, 8, 4)
 PADS = ("same", "official")
 AT_ONCE_SCALES = {16: 0.01, 8: 0.0001}
 """What FCN-8s trained at once multiplies the maps of its skips by (TPAMI 2016, section 4.3)."""
@@ -32,7 +32,7 @@ class ModelConfig:
     backbone: str = "vgg16"
     """Key of ``fcn.backbones.BACKBONES``."""
     stride: int = 8
-    """32, 16 or 8: FCN-32s, FCN-16s, FCN-8s."""
+    """32, 16 or 8: FCN-32s, FCN-16s, FCN-8s; 4 has a skip more (pool2), for thin structures: not in the paper."""
     classes: int = 21
     pad: str = "same"
     """``"same"``, or ``"official"``: the published geometry, which pads images by 100 (GoogLeNet: not at all)."""
@@ -68,8 +68,8 @@ class ModelConfig:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
         if self.classes < 2:
             raise ValueError(f"classes must be at least 2, got {self.classes}")
-        if self.at_once and self.stride == 32:
-            raise ValueError("at_once scales skips, and FCN-32s has none: stride must be 16 or 8")
+        if self.at_once and self.stride not in AT_ONCE_SCALES:
+            raise ValueError(f"at_once scales the skips of FCN-16s and FCN-8s: stride must be 16 or 8, got {self.stride}")
         if len(set(self.modalities)) != len(self.modalities) or not all(map(str.isidentifier, self.modalities)):
             raise ValueError(f"modalities must be different names, got {self.modalities}")
         if self.tasks:

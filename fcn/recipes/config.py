@@ -155,7 +155,7 @@ class OptimizerConfig:
 class StagesConfig:
     """Networks trained one after the other, each initialized by the best weights of the one before.
 
-    stride: 32, 16 or 8 for FCN-32s, -16s, -8s. epochs, lr: one number for each stage.
+    stride: 32, 16 or 8 for FCN-32s, -16s, -8s; 4 has a skip more, which the paper has not. epochs, lr: one number for each stage.
     """
 
     stride: list[int] = field(default_factory=lambda: [32, 16, 8])
@@ -168,8 +168,8 @@ class StagesConfig:
                 "stages.stride, stages.epochs and stages.lr must have one number for each stage, "
                 f"got {self.stride}, {self.epochs} and {self.lr}"
             )
-        if not set(self.stride) <= {32, 16, 8} or len(set(self.stride)) < len(self.stride):
-            raise ValueError(f"stages.stride must hold 32, 16 or 8, each at most once, got {self.stride}")
+        if not set(self.stride) <= {32, 16, 8, 4} or len(set(self.stride)) < len(self.stride):
+            raise ValueError(f"stages.stride must hold 32, 16, 8 or 4, each at most once, got {self.stride}")
         for epochs in self.epochs:
             _positive("stages.epochs", epochs)
 

@@ -15,8 +15,8 @@ class Architecture:
     layers: tuple[Layer, ...]
     image_size: int
     """Height and width of the classifier's images."""
-    taps: tuple[str, str, str]
-    """Layers whose maps are scored, coarsest first: strides 32, 16 and 8."""
+    taps: tuple[str, str, str, str]
+    """Layers whose maps are scored, coarsest first: strides 32, 16, 8 and, which the paper does not, 4."""
     official_padding: int | None = 100
     """Padding of the first layer in the published FCN; None: as in the classifier."""
 

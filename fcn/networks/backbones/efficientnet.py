@@ -84,7 +84,7 @@ def efficientnet_lite(width: float, depth: float, image_size: int) -> Architectu
     conv("head", HEAD)
     layers.append(Layer("pool", "avg_pool", HEAD, size, then=("dropout",)))
     layers.append(Layer("fc", "linear", 1000))
-    return Architecture(tuple(layers), image_size, ("pool", skips[16], skips[8]), official_padding=None)
+    return Architecture(tuple(layers), image_size, ("pool", skips[16], skips[8], skips[4]), official_padding=None)
 
 
 EFFICIENTNET_LITE0 = efficientnet_lite(1.0, 1.0, 224)
