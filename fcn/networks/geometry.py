@@ -19,8 +19,8 @@ class Layer:
 
     ``channels`` is the number of output channels. ``linear`` is fully connected to a map of ``kernel_size`` cells a
     side; ``pool`` takes the maximum; ``lrn`` is Caffe's local response normalization; ``concat`` joins the channels of
-    its inputs, and ``sum`` adds them. Pooling rounds its output size up, as Caffe does: with rounding down, FCN-32s is smaller than its image
-    for 12 of 32 image sizes.
+    its inputs, and ``sum`` adds them. Pooling rounds its output size up, as Caffe does: with rounding down, FCN-32s is
+    smaller than its image for 12 of 32 image sizes.
     """
 
     name: str
@@ -36,8 +36,8 @@ class Layer:
     then: tuple[Pointwise, ...] = ()
     """What is applied to each element of its output, in this order."""
     end_padding: int = 0
-    """Zeros after the last row and column beyond ``padding``, of a convolution: what TensorFlow's ``SAME`` gives maps of
-    even size before a stride of 2."""
+    """Zeros after the last row and column beyond ``padding``, of a convolution: what TensorFlow's ``SAME`` gives maps
+    of even size before a stride of 2."""
     epsilon: float = 1e-5
     """Of its batch normalization."""
 

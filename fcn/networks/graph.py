@@ -14,7 +14,16 @@ Pair = tuple[int, int]
 Kind = Literal["conv", "max_pool", "avg_pool", "pad"]
 
 POINTWISE_MODULES = (nn.ReLU, nn.ReLU6, nn.Dropout, nn.Dropout2d, nn.Identity, nn.BatchNorm2d, nn.LocalResponseNorm)
-POINTWISE_FUNCTIONS = (F.relu, F.relu6, torch.relu, F.dropout, F.dropout2d, F.local_response_norm, operator.mul, torch.mul)
+POINTWISE_FUNCTIONS = (
+    F.relu,
+    F.relu6,
+    torch.relu,
+    F.dropout,
+    F.dropout2d,
+    F.local_response_norm,
+    operator.mul,
+    torch.mul,
+)
 POINTWISE_METHODS = ("to", "type_as", "relu", "relu_", "contiguous")
 MERGES = (torch.cat, operator.add, torch.add)
 POOLINGS: dict[Any, Kind] = {F.max_pool2d: "max_pool", F.avg_pool2d: "avg_pool"}

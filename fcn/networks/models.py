@@ -69,7 +69,9 @@ class ModelConfig:
         if self.classes < 2:
             raise ValueError(f"classes must be at least 2, got {self.classes}")
         if self.at_once and self.stride not in AT_ONCE_SCALES:
-            raise ValueError(f"at_once scales the skips of FCN-16s and FCN-8s: stride must be 16 or 8, got {self.stride}")
+            raise ValueError(
+                f"at_once scales the skips of FCN-16s and FCN-8s: stride must be 16 or 8, got {self.stride}"
+            )
         if len(set(self.modalities)) != len(self.modalities) or not all(map(str.isidentifier, self.modalities)):
             raise ValueError(f"modalities must be different names, got {self.modalities}")
         if self.tasks:
@@ -274,9 +276,7 @@ def build_model(config: ModelConfig) -> FCN:
     return FCN(config)
 
 
-def parameter_groups(
-    model: nn.Module, lr: float, weight_decay: float, head_rate: float = 1.0
-) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, lr: float, weight_decay: float, head_rate: float = 1.0) -> list[dict[str, Any]]:
     """Optimizer groups of the official solver: biases learn twice as fast, and only weights decay.
 
     Scales of normalization layers, which the published networks do not have, learn at ``lr`` without decay. Parameters

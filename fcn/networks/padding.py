@@ -20,7 +20,6 @@ from torch import Tensor, fx, nn
 
 from .graph import Window, trace, window_of
 
-
 UNKNOWN = {"avg_pool": "average poolings", "pad": "paddings of one end"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .alexnet import ALEXNET, ALEXNET_TORCHVISION
 from .architecture import Architecture
 from .efficientnet import EFFICIENTNET_LITE0, EFFICIENTNET_LITE1, EFFICIENTNET_LITE2
+from .folding import folded
 from .googlenet import GOOGLENET, GOOGLENET_TORCHVISION
 from .net import Modalities, Net, convolutionalize
 from .vgg import SMALL, SMALL_BATCHNORM, VGG16, VGG19
@@ -23,4 +24,4 @@ BACKBONES: dict[str, Architecture] = {
     "small_batchnorm": SMALL_BATCHNORM,
 }
 
-__all__ = ["BACKBONES", "Architecture", "Modalities", "Net", "convolutionalize"]
+__all__ = ["BACKBONES", "Architecture", "Modalities", "Net", "convolutionalize", "folded"]

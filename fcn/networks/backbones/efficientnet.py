@@ -1,9 +1,9 @@
 """EfficientNet-Lite 0 to 2: EfficientNet (Tan and Le 2019) without squeeze-and-excitation and with ReLU6.
 
-Its convolutions pad as TensorFlow's ``SAME`` does for the classifier's own images: with a stride of 2, maps of even size
-get one zero more at the end than at the start. That makes ``pad="official"`` the trained network exactly. ``pad="same"``
-pads both ends alike: inside the image the same function on samples that lie one cell earlier, which the coordinate maps
-account for; only at the borders do values differ.
+Its convolutions pad as TensorFlow's ``SAME`` does for the classifier's own images: with a stride of 2, maps of even
+size get one zero more at the end than at the start. That makes ``pad="official"`` the trained network exactly.
+``pad="same"`` pads both ends alike: inside the image the same function on samples that lie one cell earlier, which the
+coordinate maps account for; only at the borders do values differ.
 
 Stochastic depth, a regularizer of the training on ImageNet, is left out.
 """
