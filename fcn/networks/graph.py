@@ -55,8 +55,8 @@ class Window:
 class Reach:
     """Which input pixels an output of a network depends on, for (rows, columns).
 
-    Output ``u`` sees the pixels from ``u * stride - padding`` on, ``field`` of them. ``end_padding``: how many pixels more
-    than ``padding`` there may be past the last one.
+    Output ``u`` sees the pixels from ``u * stride - padding`` on, ``field`` of them. ``end_padding``: how many pixels
+    more than ``padding`` there may be past the last one.
     """
 
     field: Pair = (1, 1)

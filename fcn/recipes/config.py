@@ -27,7 +27,8 @@ class DataConfig:
     train_split, val_split, test_split: where splits are lists, they join and subtract: train+val-seg11valid.
     images, masks: names of the two folders (``folder`` only).
     preprocessing: ``fit`` (mean and deviation of the training images), that of pretrained weights: ``caffe_vgg``,
-        ``imagenet`` (torchvision) or ``efficientnet_lite``, or ``published``: what the authors' networks for these data were given.
+        ``imagenet`` (torchvision) or ``efficientnet_lite``, or ``published``: what the authors' networks for these data
+        were given.
     workers: processes that read images; 0 reads in the training process.
     """
 
@@ -69,8 +70,8 @@ class NetworkConfig:
     modalities: names of trunks that see three channels of an image each and whose scores are summed (late fusion),
         such as ``[color, hha]``.
     truncate: layer that is scored in place of the last one, such as pool5: what lies behind it is left out.
-    pretrained: weights of each trunk: a classifier or FCN of Caffe, torchvision, pytorch-fcn or this program; or the name
-        of a backbone whose weights come in a package: efficientnet_lite0, 1 or 2 (the extra ``pretrained``).
+    pretrained: weights of each trunk: a classifier or FCN of Caffe, torchvision, pytorch-fcn or this program; or the
+        name of a backbone whose weights come in a package: efficientnet_lite0, 1 or 2 (the extra ``pretrained``).
     init_from: a network trained by this program to start from, scores included; or one for each of ``modalities``,
         ``{color: FILE, hha: FILE}``, whose scores are averaged.
     tune: the weights of ``all`` layers, or only of the ``head``: CVPR 2015's FCN-32s-fixed.
@@ -155,7 +156,8 @@ class OptimizerConfig:
 class StagesConfig:
     """Networks trained one after the other, each initialized by the best weights of the one before.
 
-    stride: 32, 16 or 8 for FCN-32s, -16s, -8s; 4 has a skip more, which the paper has not. epochs, lr: one number for each stage.
+    stride: 32, 16 or 8 for FCN-32s, -16s, -8s; 4 has a skip more, which the paper has not.
+    epochs, lr: one number for each stage.
     """
 
     stride: list[int] = field(default_factory=lambda: [32, 16, 8])

