@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: setup demo check test test-slow test-oldest test-triton-oldest docs bench lint clean
+.PHONY: setup demo check test test-slow test-approximate test-oldest test-triton-oldest docs bench lint clean
 
 # One environment: torch and everything else as pinned in constraints.txt, then the package with its compiled kernels.
 # `make demo` installs what the demo needs; everything else what development needs as well, and the kernels for GPUs
