@@ -46,14 +46,25 @@ inline void gradient_to_points(const V* g, V* points, int step) {
     points[5 * step] = g[3];
 }
 
-// G, in double precision whatever the numbers are: it is applied to filters only.
-constexpr double kFilter[kPoints][kTaps] = {
-    {1, 0, 0},
-    {-1. / 3, -1. / 3, -1. / 3},
-    {1. / 3, -1. / 3, 1. / 3},
-    {1. / 15, 2. / 15, 4. / 15},
-    {-16. / 15, 8. / 15, -4. / 15},
-    {0, 0, 1},
-};
+// G: a filter -> values at the points, `step` apart.
+template <class V>
+inline void filter_to_points(const V* g, V* points, int step) {
+    const V ends = g[0] + g[2];
+    points[0] = g[0];
+    points[step] = (-1. / 3) * (ends + g[1]);
+    points[2 * step] = (1. / 3) * (ends - g[1]);
+    points[3 * step] = (1. / 15) * (g[0] + 2. * g[1] + 4. * g[2]);
+    points[4 * step] = (-4. / 15) * (4. * g[0] - 2. * g[1] + g[2]);
+    points[5 * step] = g[2];
+}
+
+// G': values at the points -> gradient of a filter, `step` apart.
+template <class V>
+inline void points_to_filter(const V* m, V* g, int step) {
+    const V even = (1. / 3) * (m[2] - m[1]), odd = (1. / 3) * (m[1] + m[2]), a = (1. / 15) * m[3], b = (4. / 15) * m[4];
+    g[0] = (m[0] + even) + a - 4. * b;
+    g[step] = 2. * a + 2. * b - odd;
+    g[2 * step] = (m[5] + even) + 4. * a - b;
+}
 
 }  // namespace fcn::FCN_ISA

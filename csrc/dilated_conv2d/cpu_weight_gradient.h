@@ -2,8 +2,6 @@
 // of all tiles of the map with the gradients of their outputs, summed over the tiles, and one transform of the sums.
 #pragma once
 
-#include <cmath>
-
 #include "cpu_filters.h"
 
 namespace fcn::FCN_ISA {
@@ -36,7 +34,6 @@ public:
             x = arena.take<T>(kSquare * x_step());
             grad = arena.take<T>(kSquare * grad_step());
             sums = arena.take<T>(kSquare * sums_step());
-            not_finite = arena.take<char>(panels);
         });
         // Lanes past the last output are never written.
         if (outputs % P != 0) std::memset(grad, 0, kSquare * grad_step() * sizeof(T));
@@ -47,11 +44,7 @@ public:
             });
             parallel_for(kSquare * panels, threads, [&](int64_t task, int) { multiply(task / panels, task % panels, count, first > 0); });
         }
-        parallel_for(panels, threads, [&](int64_t panel, int) { not_finite[panel] = !write(panel); });
-        for (int64_t panel = 0; panel < panels; ++panel) {
-            if (not_finite[panel]) return false;
-        }
-        return true;
+        return gather_filters(sums, chunks * L * P, sums_step(), Filters<T>(grad_weight, false), threads);
     }
 
 private:
@@ -81,38 +74,6 @@ private:
         }
     }
 
-    // The filters of a panel of outputs from their sums at the points.
-    bool write(int64_t panel) const {
-        bool finite = true;
-        const int width = int(imin(P, outputs - panel * P));
-        for (int64_t input = 0; input < inputs; ++input) {
-            const T* from = sums + (panel * chunks * L + input) * P;
-            double half[kTaps][kPoints][P] = {};
-            for (int i = 0; i < kPoints; ++i) {
-                for (int j = 0; j < kPoints; ++j) {
-                    const T* point = from + (i * kPoints + j) * sums_step();
-                    for (int tap = 0; tap < kTaps; ++tap) {
-                        for (int o = 0; o < P; ++o) half[tap][j][o] += kFilter[i][tap] * double(point[o]);
-                    }
-                }
-            }
-            T* to = static_cast<T*>(grad_weight.data) + panel * P * grad_weight.stride[0] + input * grad_weight.stride[1];
-            for (int i = 0; i < kTaps; ++i) {
-                for (int j = 0; j < kTaps; ++j) {
-                    double taps[P] = {};
-                    for (int point = 0; point < kPoints; ++point) {
-                        for (int o = 0; o < P; ++o) taps[o] += kFilter[point][j] * half[i][point][o];
-                    }
-                    for (int o = 0; o < width; ++o) {
-                        to[o * grad_weight.stride[0] + i * grad_weight.stride[2] + j * grad_weight.stride[3]] = T(taps[o]);
-                        finite &= std::isfinite(T(taps[o]));
-                    }
-                }
-            }
-        }
-        return finite;
-    }
-
     const Maps& m;
     const Tensor& grad_weight;
     const TileReader<T, kPoints> reader;
@@ -121,7 +82,6 @@ private:
     const int64_t inputs, outputs, chunks, panels;
     Tiles tiles;
     T *x, *grad, *sums;  // [point][chunk][tile][L], [point][panel][tile][P], [point][panel][input][P]
-    char* not_finite;
 };
 
 }  // namespace fcn::FCN_ISA
