@@ -303,6 +303,5 @@ inline void stream(float* out, Vec<float> v) {
     store(out, v);
 #endif
 }
-inline void stream(double* out, Vec<double> v) { store(out, v); }
 
 }  // namespace fcn::FCN_ISA

@@ -34,12 +34,11 @@ public:
 
     // Outputs past the last are 0.
     void read(int64_t panel, int64_t input, int count, T* square) const {
-        each(panel, input, count, square, [](T& number, const T* filter) { number = filter ? *filter : T(0); });
+        if ((panel + 1) * P > outputs) std::memset(square, 0, count * kTaps2 * P * sizeof(T));
+        each(panel, input, count, square, [](T& number, const T& filter) { number = filter; });
     }
     void write(int64_t panel, int64_t input, int count, T* square) const {
-        each(panel, input, count, square, [](const T& number, T* filter) {
-            if (filter) *filter = number;
-        });
+        each(panel, input, count, square, [](const T& number, T& filter) { filter = number; });
     }
 
     int64_t outputs, inputs;
@@ -47,11 +46,10 @@ public:
 private:
     template <class F>
     void each(int64_t panel, int64_t input, int count, T* square, const F& f) const {
-        for (int o = 0; o < P; ++o) {
-            const bool inside = panel * P + o < outputs;
+        for (int o = 0; o < imin(P, outputs - panel * P); ++o) {
             T* filter = data_ + (panel * P + o) * stride_out_ + input * stride_in_;
-            for (int i = 0; i < count; ++i, filter += stride_in_) {
-                for (int tap = 0; tap < kTaps2; ++tap) f(square[(i * kTaps2 + tap) * P + o], inside ? filter + tap_[tap] : nullptr);
+            for (int tap = 0; tap < kTaps2; ++tap) {
+                for (int i = 0; i < count; ++i) f(square[(i * kTaps2 + tap) * P + o], filter[tap_[tap] + i * stride_in_]);
             }
         }
     }
@@ -83,30 +81,22 @@ void transform_filters(const Filters<T>& filters, T* to, int threads) {
     constexpr int P = kPanel<T>, kInputs = Filters<T>::kInputs, kTaps2 = Filters<T>::kTaps2;
     const int64_t shares = ceil_div(filters.inputs, kInputs), point_step = panels_of<T>(filters.outputs) * filters.inputs * P;
     want_large_pages(to, kSquare * point_step * sizeof(T));
-    const bool past_cache = large(kSquare * point_step) && aligned(to);
     parallel_for(panels_of<T>(filters.outputs) * shares, threads, [&](int64_t task, int) {
         const int64_t panel = task / shares, first = task % shares * kInputs;
         const int count = int(imin(kInputs, filters.inputs - first));
         T square[kInputs * kTaps2 * P];
         filters.read(panel, first, count, square);
         for (int input = 0; input < count; ++input) {
-            alignas(64) T at_points[kSquare * P];
             for (int o = 0; o < P; o += kLanes<double>) {
                 Vec<double> taps[kTaps], half[kPoints * kTaps], points[kPoints];
                 for (int j = 0; j < kTaps; ++j) {
                     for (int i = 0; i < kTaps; ++i) taps[i] = load_doubles(square + (input * kTaps2 + i * kTaps + j) * P + o);
                     filter_to_points(taps, half + j, kTaps);
                 }
+                T* out = to + (panel * filters.inputs + first + input) * P + o;
                 for (int i = 0; i < kPoints; ++i) {
                     filter_to_points(half + i * kTaps, points, 1);
-                    for (int j = 0; j < kPoints; ++j) store_doubles(at_points + (i * kPoints + j) * P + o, points[j]);
-                }
-            }
-            T* out = to + (panel * filters.inputs + first + input) * P;
-            for (int point = 0; point < kSquare; ++point) {
-                for (int o = 0; o < P; o += kLanes<T>) {
-                    const Vec<T> v = load(at_points + point * P + o);
-                    past_cache ? stream(out + point * point_step + o, v) : store(out + point * point_step + o, v);
+                    for (int j = 0; j < kPoints; ++j) store_doubles(out + (i * kPoints + j) * point_step, points[j]);
                 }
             }
         }

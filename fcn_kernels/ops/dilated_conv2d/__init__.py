@@ -11,7 +11,7 @@ from ...autograd import first_order_only, recorded
 from ...backend import choose, define_op, implementation
 from ...checks import check_pair, check_same, check_scores
 from ...layout import empty_map
-from .cpu import dilated_conv2d as dilated_conv2d_cpu
+from .choice import winograd_may_pay
 from .reference import dilated_conv2d as dilated_conv2d_reference
 
 
@@ -68,14 +68,15 @@ def dilated_conv2d(
             f"{tuple(padded)} with padding {padding}"
         )
     backend = choose("dilated_conv2d", backend, x)
-    if backend in ("reference", "cpu"):
-        run = dilated_conv2d_cpu if backend == "cpu" else dilated_conv2d_reference
-        return run(x, weight, bias, dilation, padding, relu)
+    if backend == "reference":
+        return dilated_conv2d_reference(x, weight, bias, dilation, padding, relu)
+    if backend == "cpu" and not (winograd_may_pay(weight) and same_dtype):
+        return dilated_conv2d_reference(_channels_last(x), _channels_last(weight), bias, dilation, padding, relu)
     if not same_dtype:  # autocast knows the library's convolution, not ours
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    run = _DilatedConv2d.apply if recorded(x, weight, bias) else _forward
-    result: Tensor = run(x, weight, bias, list(dilation), list(padding), relu, backend)
+    options = (x, weight, bias, list(dilation), list(padding), relu, backend)
+    result: Tensor = _DilatedConv2d.apply(*options) if recorded(x, weight, bias) else _forward(*options, True)
     return result
 
 
@@ -101,6 +102,12 @@ class _DilatedConv2d(torch.autograd.Function):
         x, weight, out = ctx.saved_tensors
         if out is not None:
             grad = torch.ops.aten.threshold_backward(grad, out, 0)
+        if ctx.options[-1] == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            # The library's gradients, which have gradients.
+            dilation, padding, _ = ctx.options
+            shape, wanted = [weight.shape[0]], list(ctx.needs_input_grad[:3])
+            options = ([1, 1], padding, dilation, False, [0, 0], 1, wanted)
+            return *torch.ops.aten.convolution_backward(grad, x, weight, shape, *options), *(None,) * 4
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             grad_x = _backward_x(grad, weight, x.shape[2:], *ctx.options)
@@ -125,15 +132,18 @@ def _run(
     padding: list[int],
     relu: bool,
     backend: str,
+    keep: bool = False,
 ) -> Tensor:
     """Kernels see dense channels_last tensors, filters too, with at least one element (strides of axes of size 1 say
-    nothing), and write into such tensors."""
-    out = _fake(x, weight, bias, dilation, padding, relu, backend)
+    nothing), and write into such tensors. Those for CPUs read any strides."""
+    out = _fake(x, weight, bias, dilation, padding, relu, backend, keep)
     if out.numel() > 0:
+        kernels = implementation("dilated_conv2d", backend)
         bias = None if bias is None else bias.contiguous()
-        implementation("dilated_conv2d", backend).dilated_conv2d(
-            _channels_last(x), _channels_last(weight), bias, dilation, padding, relu, out
-        )
+        if backend == "cpu":
+            kernels.dilated_conv2d(x, weight, bias, dilation, padding, relu, out, keep)
+        else:
+            kernels.dilated_conv2d(_channels_last(x), _channels_last(weight), bias, dilation, padding, relu, out)
     return out
 
 
@@ -145,6 +155,7 @@ def _fake(
     padding: list[int],
     relu: bool,
     backend: str,
+    keep: bool = False,
 ) -> Tensor:
     height, width = (
         x.shape[2 + axis] + 2 * padding[axis] - dilation[axis] * (weight.shape[2 + axis] - 1) for axis in (0, 1)
@@ -189,7 +200,8 @@ def _fake_backward_weight(
 
 _forward = define_op(
     "dilated_conv2d",
-    "(Tensor x, Tensor weight, Tensor? bias, SymInt[] dilation, SymInt[] padding, bool relu, str backend) -> Tensor",
+    "(Tensor x, Tensor weight, Tensor? bias, SymInt[] dilation, SymInt[] padding, bool relu, str backend, bool keep=False)"
+    " -> Tensor",
     _run,
     _fake,
 )
