@@ -114,6 +114,16 @@ bool winograd(const py::object& x, const py::object& filters, const py::object& 
     return active->winograd(args);
 }
 
+void few_inputs(const py::object& x, const py::object& weight, const py::object& bias, const py::object& out, const Pair& dilation,
+                const Pair& padding, bool relu, int threads) {
+    const FewInputsArgs args{tensor(x, "x", 4),     tensor(weight, "weight", 4), tensor(bias, "bias", 1),
+                             tensor(out, "out", 4), {dilation[0], dilation[1]},  {padding[0], padding[1]},
+                             relu,                  threads};
+    check_few_inputs(args);
+    const py::gil_scoped_release release;
+    active->few_inputs(args);
+}
+
 bool winograd_backward_weight(const py::object& x, const py::object& grad, const py::object& grad_weight, const Pair& dilation,
                               const Pair& padding, int threads) {
     const WinogradWeightArgs args{tensor(x, "x", 4),          tensor(grad, "grad", 4),    tensor(grad_weight, "grad_weight", 4),
@@ -217,6 +227,7 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     m.def("winograd_filters_size", &winograd_filters_size, "Numbers that winograd_filters writes for these filters.");
     m.def("winograd_filters", &winograd_filters);
     m.def("winograd", &winograd, "Whether all results are finite; if not, they are not those of a convolution.");
+    m.def("few_inputs", &few_inputs, "dilated_conv2d of few input channels.");
     m.def("winograd_backward_weight", &winograd_backward_weight, "Whether all results are finite, as of winograd.");
     m.def("conv_transpose_add", &conv_transpose_add<&Kernels::conv_transpose_add>);
     m.def("conv_transpose_add_backward_x", &conv_transpose_add<&Kernels::conv_transpose_add_backward_x>);

@@ -103,6 +103,17 @@ struct WinogradArgs {
     int threads;
 };
 
+// The same of few inputs: filters of any size, whose numbers should fit into the first-level cache with those of 14 pixels.
+struct FewInputsArgs {
+    Tensor x;       // [N, I, H, W]
+    Tensor weight;  // [O, I, k, l]
+    Tensor bias;    // [O], contiguous; data may be null
+    Tensor out;     // [N, O, H', W'], channels next to each other
+    int64_t dilation[2], padding[2];
+    bool relu;
+    int threads;
+};
+
 struct WinogradWeightArgs {
     Tensor x;            // [N, I, H, W]
     Tensor grad;         // [N, O, H', W'], of the output

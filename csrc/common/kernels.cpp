@@ -23,6 +23,7 @@ const Kernels FCN_JOIN(kernels_, FCN_ISA) = {
     FCN_ISA::winograd_filters_size,
     FCN_ISA::winograd_filters,
     FCN_ISA::winograd,
+    FCN_ISA::few_inputs,
     FCN_ISA::winograd_backward_weight,
     FCN_ISA::conv_transpose_add,
     FCN_ISA::conv_transpose_add_backward_x,

@@ -13,6 +13,7 @@ struct Kernels {
     int64_t (*winograd_filters_size)(DType dtype, int64_t outputs, int64_t inputs);
     void (*winograd_filters)(const WinogradFiltersArgs&);
     bool (*winograd)(const WinogradArgs&);
+    void (*few_inputs)(const FewInputsArgs&);
     bool (*winograd_backward_weight)(const WinogradWeightArgs&);
     void (*conv_transpose_add)(const ConvTransposeAddArgs&);
     void (*conv_transpose_add_backward_x)(const ConvTransposeAddArgs&);

@@ -1,6 +1,8 @@
-// dilated_conv2d on CPUs, where filters have 3 x 3 taps: Winograd's algorithm, forward and both gradients.
+// dilated_conv2d on CPUs: where filters have 3 x 3 taps by Winograd's algorithm, forward and both gradients; of few input
+// channels by a matrix product.
 #include "cpu.h"
 
+#include "cpu_few_inputs.h"
 #include "cpu_forward.h"
 #include "cpu_weight_gradient.h"
 
@@ -30,6 +32,14 @@ bool winograd(const WinogradArgs& args) {
         using T = std::remove_pointer_t<decltype(number)>;
         const Maps maps{args.x, args.out, {args.dilation[0], args.dilation[1]}, {args.before[0], args.before[1]}};
         return WinogradForward<T>(maps, static_cast<const T*>(args.filters.data), static_cast<const T*>(args.bias.data), args.relu, args.threads).run();
+    });
+}
+
+void few_inputs(const FewInputsArgs& args) {
+    with_number(args.x.dtype, [&](auto* number) {
+        using T = std::remove_pointer_t<decltype(number)>;
+        const Maps maps{args.x, args.out, {args.dilation[0], args.dilation[1]}, {args.padding[0], args.padding[1]}};
+        FewInputs<T>(maps, args.weight, static_cast<const T*>(args.bias.data), args.relu, args.threads).run();
     });
 }
 

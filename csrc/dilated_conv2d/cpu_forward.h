@@ -30,6 +30,7 @@ public:
     bool run() {
         const Memory axes([&](Arena& arena) { tiles.allocate(arena, m.out); });
         tiles.cut(m.out, m.dilation);
+        want_large_pages<T>(m.out);
         const int64_t total = tiles.count(), most = block_tiles(), blocks = ceil_div(total, most);
         const int workers = int(imax(1, imin(threads, blocks)));
         Scratch* scratch;

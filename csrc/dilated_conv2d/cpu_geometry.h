@@ -17,6 +17,13 @@ struct Maps {
     int64_t before[2];       // zeros above and left of x; less than none: rows and columns that are not looked at
 };
 
+// Large results are mostly memory that is fresh from the system.
+template <class T>
+inline void want_large_pages(const Tensor& out) {
+    const int64_t bytes = out.size[0] * out.size[1] * out.size[2] * out.size[3] * int64_t(sizeof(T));
+    if (bytes >= (8 << 20)) want_large_pages(out.data, bytes);
+}
+
 // Along one axis: the first output of each tile. They are a dilation apart inside it.
 struct TileAxis {
     int32_t* first;

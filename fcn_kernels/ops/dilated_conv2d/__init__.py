@@ -11,7 +11,7 @@ from ...autograd import first_order_only, recorded
 from ...backend import choose, define_op, implementation
 from ...checks import check_pair, check_same, check_scores
 from ...layout import empty_map
-from .choice import winograd_may_pay
+from .choice import may_pay
 from .reference import dilated_conv2d as dilated_conv2d_reference
 
 
@@ -70,7 +70,7 @@ def dilated_conv2d(
     backend = choose("dilated_conv2d", backend, x)
     if backend == "reference":
         return dilated_conv2d_reference(x, weight, bias, dilation, padding, relu)
-    if backend == "cpu" and not (winograd_may_pay(weight) and same_dtype):
+    if backend == "cpu" and not (may_pay(weight) and same_dtype):
         return dilated_conv2d_reference(_channels_last(x), _channels_last(weight), bias, dilation, padding, relu)
     if not same_dtype:  # autocast knows the library's convolution, not ours
         dtype = torch.get_autocast_dtype(x.device.type)

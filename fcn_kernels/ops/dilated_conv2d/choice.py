@@ -5,19 +5,41 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Set by tests and benchmarks: "winograd" wherever it can run, "library" everywhere.
+# Set by tests and benchmarks: "kernels" wherever they can run, "library" everywhere.
 force: str | None = None
 
-
-def winograd_may_pay(weight: Tensor) -> bool:
-    """Whether there are maps on which the kernels are faster, as far as ``weight`` ``[O, I, k, l]`` tells."""
-    if tuple(weight.shape[2:]) != (3, 3) or force == "library":
-        return False
-    if force == "winograd":
-        return weight.dtype in (torch.float32, torch.float64)
-    return weight.dtype == torch.float32 and min(weight.shape[:2]) >= 32
+FEW = 4
+"""Input channels up to which a convolution is one matrix product."""
+FEW_TAPS = 160
+"""Numbers a filter may then have."""
 
 
-def winograd_pays(x: Tensor, weight: Tensor, out: Tensor, weight_gradient: bool = False) -> bool:
-    """Whether to convolve ``x`` by ``weight`` to ``out``, or find the gradient of ``weight``, with the kernels."""
-    return winograd_may_pay(weight) and (force is not None or out.shape[2] * out.shape[3] >= 256)
+def may_pay(weight: Tensor) -> bool:
+    """Whether there are maps on which a kernel is faster, as far as the filters ``[O, I, k, l]`` tell."""
+    if force is not None:
+        return force == "kernels" and weight.dtype in (torch.float32, torch.float64)
+    return weight.dtype == torch.float32 and (_winograd(weight) or _few(weight))
+
+
+def few_inputs_pay(weight: Tensor) -> bool:
+    """Whether the kernel for few input channels is faster."""
+    return force != "library" and _few(weight)
+
+
+def winograd_pays(weight: Tensor, out: Tensor, transform: bool) -> bool:
+    """Whether Winograd's algorithm is faster for the output, or for the gradient of the output, ``out``.
+
+    ``transform``: whether the filters have to be transformed for it, which takes as long as some pixels.
+    """
+    if force is not None:
+        return force == "kernels" and tuple(weight.shape[2:]) == (3, 3)
+    pixels = out.shape[0] * out.shape[2] * out.shape[3]
+    return _winograd(weight) and pixels >= (1024 if transform else 196)
+
+
+def _winograd(weight: Tensor) -> bool:
+    return tuple(weight.shape[2:]) == (3, 3) and min(weight.shape[:2]) >= 32
+
+
+def _few(weight: Tensor) -> bool:
+    return weight.shape[1] <= FEW and weight[0].numel() <= FEW_TAPS and (force == "kernels" or weight.shape[0] >= 48)

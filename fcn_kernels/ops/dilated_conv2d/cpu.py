@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ...extension import C
-from .choice import winograd_pays
+from .choice import few_inputs_pay, winograd_pays
 
 
 def dilated_conv2d(
@@ -30,9 +30,13 @@ def dilated_conv2d(
     With ``keep`` the transformed filters, four times the memory of the filters, are kept for as long as ``weight`` lives
     and does not change: by address and version, so that writing through ``.data`` goes unnoticed.
     """
-    if winograd_pays(x, weight, out):
+    threads = torch.get_num_threads()
+    if few_inputs_pay(weight):
+        C.few_inputs(x, weight, bias, out, dilation, padding, relu, threads)
+        return
+    if winograd_pays(weight, out, transform=not keep):
         filters = _kept(weight) if keep else _transformed(weight)
-        if C.winograd(x, filters, bias, out, dilation, padding, relu, torch.get_num_threads()):
+        if C.winograd(x, filters, bias, out, dilation, padding, relu, threads):
             return
     x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
     out.copy_(F.conv2d(x, weight, bias, padding=padding, dilation=dilation))
@@ -44,7 +48,7 @@ def dilated_conv2d_backward_x(
     grad: Tensor, weight: Tensor, dilation: list[int], padding: list[int], grad_x: Tensor
 ) -> None:
     """Writes ``grad_x``, dense and channels_last: a convolution of ``grad`` by the filters turned round."""
-    if winograd_pays(grad, weight.transpose(0, 1), grad_x):
+    if winograd_pays(weight, grad_x, transform=True):
         before = [2 * dilation[axis] - padding[axis] for axis in (0, 1)]
         filters = _transformed(weight, transposed=True)
         if C.winograd(grad, filters, None, grad_x, dilation, before, False, torch.get_num_threads()):
@@ -56,7 +60,7 @@ def dilated_conv2d_backward_weight(
     grad: Tensor, x: Tensor, dilation: list[int], padding: list[int], grad_weight: Tensor
 ) -> None:
     """Writes ``grad_weight``, which may have any strides."""
-    if winograd_pays(x, grad_weight, grad, weight_gradient=True) and C.winograd_backward_weight(
+    if winograd_pays(grad_weight, grad, transform=True) and C.winograd_backward_weight(
         x, grad, grad_weight, dilation, padding, torch.get_num_threads()
     ):
         return
