@@ -55,6 +55,10 @@ private:
         bool finite;
     };
 
+    // Terms that are added up one after the other: longer chains round more, and filters of this depth fit into the first-level
+    // cache.
+    static constexpr int64_t kMostTerms = 128;
+
     // Two blocks of rows hide how long filters take to come from the third-level cache. Where all filters fit into the
     // second-level cache, beside them there is room for one.
     int64_t block_tiles() const {
@@ -82,12 +86,16 @@ private:
     }
 
     void multiply(int point, int64_t panel, int64_t count, const Scratch& s) const {
-        const T *right = filters + (point * panels + panel) * inputs * P, *next = right + inputs * P;
-        for (int64_t t = 0; t < count; t += kBlockRows) {
-            multiply_rows<Left::chunks, T>(imin(kBlockRows, count - t))(s.input + point * point_step(count) + t * chunks * L, 0, right, P,
-                                                                        s.product + ((panel * count + t) * kSquare + point) * P, kSquare * P,
-                                                                        inputs, false, next);
-            next += inputs * 64 / int64_t(sizeof(T));
+        const T* right = filters + (point * panels + panel) * inputs * P;
+        for (int64_t c = 0; c < inputs; c += kMostTerms, right += kMostTerms * P) {
+            const int64_t depth = imin(kMostTerms, inputs - c);
+            const T* next = right + depth * P;
+            for (int64_t t = 0; t < count; t += kBlockRows) {
+                const T* left = s.input + point * point_step(count) + t * chunks * L + c * kBlockRows;
+                T* to = s.product + ((panel * count + t) * kSquare + point) * P;
+                multiply_rows<Left::chunks, T>(imin(kBlockRows, count - t))(left, 0, right, P, to, kSquare * P, depth, c > 0, next);
+                next += depth * 64 / int64_t(sizeof(T));
+            }
         }
     }
 

@@ -38,7 +38,7 @@ void multiply_block(const T* left, int64_t left_step, const T* right, int64_t ri
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
-        for (int v = 0; v < kPanelVectors; ++v) sums[i][v] = add ? load(out + i * out_step + v * L) : Vec<T>{};
+        for (int v = 0; v < kPanelVectors; ++v) sums[i][v] = Vec<T>{};
     }
     const int64_t chunk = kLeft == Left::chunks ? L : depth;
     for (int64_t k = 0; k < depth; k += chunk) {
@@ -63,7 +63,10 @@ void multiply_block(const T* left, int64_t left_step, const T* right, int64_t ri
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
-        for (int v = 0; v < kPanelVectors; ++v) store(out + i * out_step + v * L, sums[i][v]);
+        for (int v = 0; v < kPanelVectors; ++v) {
+            T* to = out + i * out_step + v * L;
+            store(to, add ? load(to) + sums[i][v] : sums[i][v]);
+        }
     }
 }
 

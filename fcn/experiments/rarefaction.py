@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+
+from fcn_kernels.flops import flop_counter
 
 from ..evaluation.pictures import INK, plain_axes
 from ..networks.backbones import BACKBONES, Net
@@ -71,7 +72,7 @@ def run(options: argparse.Namespace) -> Result:
     dense, work = {}, {}
     with torch.inference_mode():
         for name, call in calls.items():
-            with FlopCounterMode(display=False) as counter:
+            with flop_counter() as counter:
                 dense[name] = call()
             work[name] = counter.get_total_flops() / 2e9
         seconds = take_turns(calls, options.repeats, device, "rarefaction")

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from fcn_kernels import bilinear_kernel
+from fcn_kernels import bilinear_kernel, use_backend
 
 from ..evaluation.pictures import INK, draw_bars
 from ..inference.machine import bfloat16_instructions
@@ -127,6 +127,7 @@ def as_usually_written(model: FCN, image: Tensor) -> Call:
     filters = [eye * bilinear_kernel(step.layer.kernel_size).to(image.device) for step in steps]
 
     @torch.inference_mode()
+    @use_backend("reference")
     def call() -> Tensor:
         maps = trunk(image)
         scores = [head.score(stream)(maps[stream.tap]) * stream.scale for stream in head.streams]

@@ -71,7 +71,8 @@ def dilated_conv2d(
     if backend == "reference":
         return dilated_conv2d_reference(x, weight, bias, dilation, padding, relu)
     if backend == "cpu" and not (may_pay(weight) and same_dtype):
-        return dilated_conv2d_reference(_channels_last(x), _channels_last(weight), bias, dilation, padding, relu)
+        # Where the library has no channels_last kernel (float64, say) it answers in NCHW.
+        return _channels_last(dilated_conv2d_reference(_channels_last(x), weight, bias, dilation, padding, relu))
     if not same_dtype:  # autocast knows the library's convolution, not ours
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
