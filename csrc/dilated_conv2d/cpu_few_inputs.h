@@ -93,7 +93,7 @@ private:
         T* pixels = static_cast<T*>(out.data) + image * out.stride[0] + y * out.stride[2] + first * out.stride[3];
         for (int64_t panel = 0; panel < panels; ++panel) {
             const T* right = filters + panel * depth * P;
-            multiply_rows<Left::chunks, T>(count)(s.left, 0, right, P, s.sums, P, depth, false, right);
+            multiply_rows<Left::chunks, T>(count)(s.left, 0, right, P, s.sums, P, depth, false);
             for (int64_t o = 0; o < imin(P, out.size[1] - panel * P); o += L) {
                 const int lanes = int(imin(L, out.size[1] - panel * P - o));
                 const Vec<T> start = bias ? load_some(bias + panel * P + o, lanes) : Vec<T>{};

@@ -31,7 +31,9 @@ public:
         const Memory axes([&](Arena& arena) { tiles.allocate(arena, m.out); });
         tiles.cut(m.out, m.dilation);
         want_large_pages<T>(m.out);
-        const int64_t total = tiles.count(), most = block_tiles(), blocks = ceil_div(total, most);
+        // Blocks of equal size, a multiple of the threads: results do not depend on how tiles are divided.
+        const int64_t total = tiles.count(), rounds = ceil_div(ceil_div(total, block_tiles()), imax(1, threads));
+        const int64_t most = ceil_div(total, rounds * imax(1, threads)), blocks = ceil_div(total, most);
         const int workers = int(imax(1, imin(threads, blocks)));
         Scratch* scratch;
         const Memory memory([&](Arena& arena) {
@@ -59,11 +61,11 @@ private:
     // cache.
     static constexpr int64_t kMostTerms = 128;
 
-    // Two blocks of rows hide how long filters take to come from the third-level cache. Where all filters fit into the
-    // second-level cache, beside them there is room for one.
+    // Where all filters fit into the second-level cache, beside them there is room for one block of rows. Those that do not
+    // come from further away for each block of tiles: the larger they are, the more tiles they should meet.
     int64_t block_tiles() const {
-        const bool fit = kSquare * panels * P * inputs * int64_t(sizeof(T)) <= (640 << 10);
-        return (fit ? 1 : 2) * kBlockRows;
+        const int64_t bytes = kSquare * panels * P * inputs * int64_t(sizeof(T));
+        return (bytes <= (640 << 10) ? 1 : bytes <= (16 << 20) ? 2 : 4) * kBlockRows;
     }
 
     // A line more than what lies there: points a power of two apart would share a few sets of the cache.
@@ -89,12 +91,10 @@ private:
         const T* right = filters + (point * panels + panel) * inputs * P;
         for (int64_t c = 0; c < inputs; c += kMostTerms, right += kMostTerms * P) {
             const int64_t depth = imin(kMostTerms, inputs - c);
-            const T* next = right + depth * P;
             for (int64_t t = 0; t < count; t += kBlockRows) {
                 const T* left = s.input + point * point_step(count) + t * chunks * L + c * kBlockRows;
                 T* to = s.product + ((panel * count + t) * kSquare + point) * P;
-                multiply_rows<Left::chunks, T>(imin(kBlockRows, count - t))(left, 0, right, P, to, kSquare * P, depth, c > 0, next);
-                next += depth * 64 / int64_t(sizeof(T));
+                multiply_rows<Left::chunks, T>(imin(kBlockRows, count - t))(left, 0, right, P, to, kSquare * P, depth, c > 0);
             }
         }
     }

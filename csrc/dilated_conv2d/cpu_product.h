@@ -31,8 +31,7 @@ enum class Left { chunks, columns };
 
 // out[i][panel] (+)= sum over `depth` terms k of left(i, k) * right[k][panel].
 template <Left kLeft, int kRows, class T>
-void multiply_block(const T* left, int64_t left_step, const T* right, int64_t right_step, T* out, int64_t out_step, int64_t depth, bool add,
-                    const T* ahead) {
+void multiply_block(const T* left, int64_t left_step, const T* right, int64_t right_step, T* out, int64_t out_step, int64_t depth, bool add) {
     constexpr int L = kLanes<T>;
     Vec<T> sums[kRows][kPanelVectors];
 #pragma GCC unroll 16
@@ -54,8 +53,6 @@ void multiply_block(const T* left, int64_t left_step, const T* right, int64_t ri
 #pragma GCC unroll 4
                 for (int v = 0; v < kPanelVectors; ++v) sums[i][v] += number * columns[v];
             }
-            __builtin_prefetch(ahead, 0, 2);
-            ahead += 64 / sizeof(T);
             right += right_step;
             from += kLeft == Left::chunks ? 1 : left_step;
         }
@@ -71,7 +68,7 @@ void multiply_block(const T* left, int64_t left_step, const T* right, int64_t ri
 }
 
 template <class T>
-using MultiplyBlock = void (*)(const T*, int64_t, const T*, int64_t, T*, int64_t, int64_t, bool, const T*);
+using MultiplyBlock = void (*)(const T*, int64_t, const T*, int64_t, T*, int64_t, int64_t, bool);
 
 template <Left kLeft, class T, int... I>
 constexpr std::array<MultiplyBlock<T>, sizeof...(I)> blocks_of(std::integer_sequence<int, I...>) {

@@ -70,7 +70,7 @@ private:
         T* to = sums + point * sums_step() + panel * chunks * L * P;
         for (int64_t row = 0; row < chunks * L; row += kRows) {
             const T* left = x + point * x_step() + row / L * kBlock * L + row % L;
-            multiply_block<Left::columns, kRows, T>(left, L, right, P, to + row * P, P, count, add, right);
+            multiply_block<Left::columns, kRows, T>(left, L, right, P, to + row * P, P, count, add);
         }
     }
 
