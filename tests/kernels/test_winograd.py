@@ -77,7 +77,9 @@ def test_every_pass_against_float64(data: st.DataObject) -> None:
     least = [max(1, dilation[axis] * (k[axis] - 1) + 1 - 2 * padding[axis]) for axis in (0, 1)]
     size = [low + draw(st.integers(0, 20)) for low in least]
     x = with_layout(torch.randn(draw(st.integers(0, 2)), inputs, *size).to(dtype), draw(st.sampled_from(LAYOUTS)))
-    weight = with_layout(torch.randn(draw(st.sampled_from((1, 7, 32, 40))), inputs, *k).to(dtype), draw(st.sampled_from(LAYOUTS)))
+    weight = with_layout(
+        torch.randn(draw(st.sampled_from((1, 7, 32, 40))), inputs, *k).to(dtype), draw(st.sampled_from(LAYOUTS))
+    )
     bias = torch.randn(weight.shape[0]).to(dtype) if draw(st.booleans()) else None
     options = {"dilation": dilation, "padding": padding}
     like = F.conv2d(x, weight, **options)
@@ -94,7 +96,16 @@ def test_every_pass_against_float64(data: st.DataObject) -> None:
         assert_exact(a, b, name)
 
 
-VGG = ((3, 64, 224), (64, 64, 224), (64, 128, 112), (128, 128, 112), (128, 256, 56), (256, 512, 28), (512, 512, 28), (512, 512, 14))
+VGG = (
+    (3, 64, 224),
+    (64, 64, 224),
+    (64, 128, 112),
+    (128, 128, 112),
+    (128, 256, 56),
+    (256, 512, 28),
+    (512, 512, 28),
+    (512, 512, 14),
+)
 
 
 @pytest.mark.parametrize(("inputs", "outputs", "size"), VGG, ids=str)
@@ -179,9 +190,7 @@ def test_kernels_write_every_element_and_no_other() -> None:
         for inputs in (3, 20):
             x, weight = torch.randn(2, inputs, 9, 14).to(dtype), torch.randn(37, inputs, 3, 3).to(dtype)
             grad = torch.randn(2, 37, 7, 16).to(dtype)
-            outputs, buffers = zip(
-                *(fenced(t.shape, dtype, "channels_last") for t in (grad, x, weight)), strict=True
-            )
+            outputs, buffers = zip(*(fenced(t.shape, dtype, "channels_last") for t in (grad, x, weight)), strict=True)
             cpu.dilated_conv2d(x, weight, None, [2, 1], [1, 2], True, outputs[0])
             cpu.dilated_conv2d_backward_x(grad, weight, [2, 1], [1, 2], outputs[1])
             cpu.dilated_conv2d_backward_weight(grad, x, [2, 1], [1, 2], outputs[2])
@@ -298,3 +307,22 @@ def test_bad_arguments_of_the_module_are_errors() -> None:
         C.winograd_backward_weight(x, torch.randn(1, 7, 8, 8), torch.empty(6, 5, 3, 3), [1, 1], [1, 1], 1)
     with pytest.raises(ValueError, match="weight: size 4 of dimension 1, want 5"):
         C.few_inputs(x, torch.randn(6, 4, 3, 3), None, out, [1, 1], [1, 1], False, 1)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("relu", [False, True])
+def test_large_filters_on_small_maps(layout: str, relu: bool) -> None:
+    """fc6, with fewer channels: one matrix product of the library, in every pass."""
+    options = {"padding": (2, 1), "dilation": (1, 2)}
+    x, weight = torch.randn(2, 130, 9, 13), with_layout(torch.randn(700, 130, 7, 7) / 80, layout)
+    assert choice.product_pays(x, weight, (2, 1), (1, 2))
+    assert not choice.product_pays(torch.empty(1, 130, 50, 50), weight, (2, 1), (1, 2))
+    exact = F.conv2d(x.double(), weight.double(), **options)  # type: ignore[arg-type]
+    bias, grad = torch.randn(700), torch.randn(exact.shape)
+    if relu:
+        grad = grad * ((exact + bias.double()[:, None, None]).abs() > 1e-4)
+    ours = passes(x, weight, bias, grad, "cpu", relu=relu, **options)
+    assert ours[0].is_contiguous(memory_format=torch.channels_last)
+    wide = passes(x.double(), weight.double(), bias.double(), grad.double(), "reference", relu=relu, **options)
+    for name, a, b in zip(("out", "grad x", "grad weight", "grad bias"), ours, wide, strict=True):
+        assert_exact(a, b, name)

@@ -11,7 +11,8 @@ from ...autograd import first_order_only, recorded
 from ...backend import choose, define_op, implementation
 from ...checks import check_pair, check_same, check_scores
 from ...layout import empty_map
-from .choice import may_pay
+from .choice import may_pay, product_pays
+from .product import dilated_conv2d as dilated_conv2d_product
 from .reference import dilated_conv2d as dilated_conv2d_reference
 
 
@@ -70,6 +71,8 @@ def dilated_conv2d(
     backend = choose("dilated_conv2d", backend, x)
     if backend == "reference":
         return dilated_conv2d_reference(x, weight, bias, dilation, padding, relu)
+    if backend == "cpu" and same_dtype and product_pays(x, weight, padding, dilation):
+        return dilated_conv2d_product(x, weight, bias, dilation, padding, relu)
     if backend == "cpu" and not (may_pay(weight) and same_dtype):
         # Where the library has no channels_last kernel (float64, say) it answers in NCHW.
         return _channels_last(dilated_conv2d_reference(_channels_last(x), weight, bias, dilation, padding, relu))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,8 @@ FEW = 4
 """Input channels up to which a convolution is one matrix product."""
 FEW_TAPS = 160
 """Numbers a filter may then have."""
+MOST_PIXELS = 1024
+"""Of all outputs of a convolution by large filters that is one matrix product of the library."""
 
 
 def may_pay(weight: Tensor) -> bool:
@@ -24,6 +28,17 @@ def may_pay(weight: Tensor) -> bool:
 def few_inputs_pay(weight: Tensor) -> bool:
     """Whether the kernel for few input channels is faster."""
     return force != "library" and _few(weight)
+
+
+def product_pays(x: Tensor, weight: Tensor, padding: tuple[int, int], dilation: tuple[int, int]) -> bool:
+    """Whether one matrix product of the library is faster than its convolution: large filters, few pixels."""
+    rows, columns = weight.shape[2:]
+    if force == "library" or weight.dtype != torch.float32 or rows * columns < 25 or weight.numel() < 2**22:
+        return False
+    if torch.compiler.is_compiling():  # sizes may be unknown
+        return False
+    sizes = (x.shape[2 + a] + 2 * padding[a] - dilation[a] * (weight.shape[2 + a] - 1) for a in (0, 1))
+    return 0 < x.shape[0] * math.prod(sizes) <= MOST_PIXELS
 
 
 def winograd_pays(weight: Tensor, out: Tensor, transform: bool) -> bool:
