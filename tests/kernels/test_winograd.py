@@ -1,8 +1,8 @@
 """The convolutions for CPUs themselves, wherever they can run: Winograd's algorithm and the product for few inputs.
 
 What ``dilated_conv2d`` promises is tested in test_dilated_conv2d.py; here its choice is forced to the kernels, in every
-instruction set that this CPU has. One convolution in float32 is held to an error of 3e-6 (root mean square, relative to that of
-the exact result) and 1e-5 (maximum, relative to the largest), in float64 to 1e-12.
+instruction set that this CPU has. One convolution in float32 is held to an error of 3e-6 (root mean square, relative
+to that of the exact result) and 1e-5 (maximum, relative to the largest), in float64 to 1e-12.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class TestKeptFilters:
 
         monkeypatch.setattr(cpu, "_transformed", counted)
 
-    def test_until_the_weight_changes_or_goes(self) -> None:
+    def test_until_the_weight_changes(self) -> None:
         x, weight = torch.randn(1, 5, 8, 8), torch.nn.Parameter(torch.randn(6, 5, 3, 3))
         kept = len(cpu._filters)
 
@@ -234,6 +234,15 @@ class TestKeptFilters:
         run()
         run()
         assert self.transforms == 4
+        assert len(cpu._filters) == kept + 1
+        kept_for = list(cpu._filters.keys())
+        assert any(each is weight for each in kept_for)
+
+    def test_no_longer_than_the_weight_lives(self) -> None:
+        kept = len(cpu._filters)
+        with torch.no_grad():
+            weight = torch.randn(6, 5, 3, 3)
+            dilated_conv2d(torch.randn(1, 5, 8, 8), weight, padding=1, backend="cpu")
         assert len(cpu._filters) == kept + 1
         del weight
         assert len(cpu._filters) == kept

@@ -29,11 +29,15 @@ def dilated_conv2d(
     """Convolution of stride 1 with a rarefied filter (CVPR 2015, section 3.2), bias and ReLU.
 
     Replaces ``F.conv2d(x, weight, bias, dilation=dilation, padding=padding).relu()``. Backends ``"cuda"`` and
-    ``"triton"`` have kernels, which skip filter taps that fall on padding only. On a CPU there is none of ours: backend
-    ``"cpu"`` runs PyTorch's convolution (oneDNN) on channels_last tensors and clears negative results in place.
-    Measured on two cores, 512 -> 512 channels, 3 x 3, 64 x 64 pixels: nothing hand-written (space-to-batch, im2col,
-    shifted matrix products) beat that, NCHW lost 15 % in float32 from dilation 12 on, and in bfloat16 NCHW took 2.2
-    times as long. All but the reference compute and answer in channels_last: NCHW tensors are copied first.
+    ``"triton"`` have kernels, which skip filter taps that fall on padding only. Backend ``"cpu"`` has kernels for
+    float32: filters of 3 x 3 taps by Winograd's algorithm F(4x4, 3x3), in every pass, convolutions of few input
+    channels, and large filters on small maps as one matrix product; what those are slower at (``choice``), and every
+    other dtype, is PyTorch's convolution (oneDNN) in channels_last. Winograd's algorithm rounds more than a plain
+    sum: in float32 up to 3e-6 (root mean square; a plain sum 3e-7). Where its result is not finite, PyTorch computes
+    it. Without gradients the transformed filters are kept, four times the memory of the filters, for as long as
+    ``weight`` lives and does not change (in place, or by another tensor in its place; writing through ``.data`` goes
+    unnoticed). All but the reference compute and answer in channels_last: NCHW tensors are copied first, but for the
+    kernels for CPUs, which read any layout.
 
     Args:
         x: ``[N, I, H, W]``, float32, bfloat16, float16 or float64.
@@ -204,8 +208,8 @@ def _fake_backward_weight(
 
 _forward = define_op(
     "dilated_conv2d",
-    "(Tensor x, Tensor weight, Tensor? bias, SymInt[] dilation, SymInt[] padding, bool relu, str backend, bool keep=False)"
-    " -> Tensor",
+    "(Tensor x, Tensor weight, Tensor? bias, SymInt[] dilation, SymInt[] padding, bool relu, "
+    "str backend, bool keep=False) -> Tensor",
     _run,
     _fake,
 )

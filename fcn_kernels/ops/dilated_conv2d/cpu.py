@@ -1,7 +1,7 @@
 """Launches dilated_conv2d on CPUs: the C++ kernels where they are faster than the library's convolution, else that.
 
 The kernels use Winograd's algorithm F(4x4, 3x3) for filters of 3 x 3 taps, in every pass. Its transforms spread what is
-not finite over a tile, and may overflow where sums would not: a result that is not finite is computed again by the library.
+not finite over a tile, and may overflow where sums would not: the library computes again what is not finite.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def dilated_conv2d(
 ) -> None:
     """Writes ``out``, which is dense and channels_last; ``x`` may have any strides.
 
-    With ``keep`` the transformed filters, four times the memory of the filters, are kept for as long as ``weight`` lives
+    With ``keep`` the transformed filters, four times the memory of the filters, are kept while ``weight`` lives
     and does not change: by address and version, so that writing through ``.data`` goes unnoticed.
     """
     threads = torch.get_num_threads()

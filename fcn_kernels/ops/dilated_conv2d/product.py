@@ -1,7 +1,7 @@
 """Convolution of a small map by a large bank of filters (fc6) as one matrix product of the library, on CPUs.
 
-The library's convolution reorders the filters in every pass, which takes longer than the products of few pixels. Here they
-stay as they lie; what each pixel sees is copied, which is little.
+The library's convolution reorders the filters in every pass, which takes longer than the products of few pixels.
+Here they stay as they lie; what each pixel sees is copied, which is little.
 """
 
 from __future__ import annotations
