@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -41,15 +42,26 @@ def product_pays(x: Tensor, weight: Tensor, padding: tuple[int, int], dilation: 
     return 0 < x.shape[0] * math.prod(sizes) <= MOST_PIXELS
 
 
-def winograd_pays(weight: Tensor, out: Tensor, transform: bool) -> bool:
+def winograd_pays(
+    weight: Tensor, out: Tensor, dilation: Sequence[int], transform: bool, least_use: float = 0.6
+) -> bool:
     """Whether Winograd's algorithm is faster for the output, or for the gradient of the output, ``out``.
 
     ``transform``: whether the filters have to be transformed for it, which takes as long as some pixels.
+    ``least_use``: the part of the tiles' outputs that are pixels; in small phases (large dilations) it is little.
     """
     if force is not None:
         return force == "kernels" and tuple(weight.shape[2:]) == (3, 3)
     pixels = out.shape[0] * out.shape[2] * out.shape[3]
-    return _winograd(weight) and pixels >= (1024 if transform else 196)
+    used = _use(out.shape[2], dilation[0]) * _use(out.shape[3], dilation[1])
+    return _winograd(weight) and pixels >= (1024 if transform else 196) and used >= least_use
+
+
+def _use(size: int, dilation: int) -> float:
+    """The part of an axis of tiles of 4, cut from ``dilation`` phases, that is pixels."""
+    larger = size % dilation  # phases, that are one pixel longer
+    tiles = larger * -(-(size // dilation + 1) // 4) + (dilation - larger) * -(-(size // dilation) // 4)
+    return size / (4 * tiles)
 
 
 def _winograd(weight: Tensor) -> bool:

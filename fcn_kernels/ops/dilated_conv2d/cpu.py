@@ -34,7 +34,7 @@ def dilated_conv2d(
     if few_inputs_pay(weight):
         C.few_inputs(x, weight, bias, out, dilation, padding, relu, threads)
         return
-    if winograd_pays(weight, out, transform=not keep):
+    if winograd_pays(weight, out, dilation, transform=not keep):
         filters = _kept(weight) if keep else _transformed(weight)
         if C.winograd(x, filters, bias, out, dilation, padding, relu, threads):
             return
@@ -48,7 +48,7 @@ def dilated_conv2d_backward_x(
     grad: Tensor, weight: Tensor, dilation: list[int], padding: list[int], grad_x: Tensor
 ) -> None:
     """Writes ``grad_x``, dense and channels_last: a convolution of ``grad`` by the filters turned round."""
-    if winograd_pays(weight, grad_x, transform=True):
+    if winograd_pays(weight, grad_x, dilation, transform=True):
         before = [2 * dilation[axis] - padding[axis] for axis in (0, 1)]
         filters = _transformed(weight, transposed=True)
         if C.winograd(grad, filters, None, grad_x, dilation, before, False, torch.get_num_threads()):
@@ -60,7 +60,7 @@ def dilated_conv2d_backward_weight(
     grad: Tensor, x: Tensor, dilation: list[int], padding: list[int], grad_weight: Tensor
 ) -> None:
     """Writes ``grad_weight``, which may have any strides."""
-    if winograd_pays(grad_weight, grad, transform=True) and C.winograd_backward_weight(
+    if winograd_pays(grad_weight, grad, dilation, transform=True, least_use=0.4) and C.winograd_backward_weight(
         x, grad, grad_weight, dilation, padding, torch.get_num_threads()
     ):
         return
