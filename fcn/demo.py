@@ -14,7 +14,8 @@ from rich.console import Console
 
 from .data import SegmentationDataset
 from .evaluation.metrics import Metrics
-from .evaluation.pictures import colorize, save_curves, save_panels
+from .evaluation.overlays import colorize
+from .evaluation.pictures import save_curves, save_panels
 from .evaluation.tables import class_table, metrics_as_dict, metrics_table
 from .files import write_text
 from .inference.predictor import Predictor

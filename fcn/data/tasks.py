@@ -43,3 +43,8 @@ def stack_labels(labels: Sequence[Tensor]) -> Tensor:
 def plain(values: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """For JSON: the values of a single task as they are; those of several by name, under ``tasks``."""
     return values[""] if "" in values else {"tasks": dict(values)}
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names as keys: one that occurs again is followed by its number, so that none takes the place of another."""
+    return [f"{name} ({index})" if name in names[:index] else name for index, name in enumerate(names)]

@@ -27,7 +27,7 @@ from ..networks.padding import ReusedPadding
 from ..networks.scores import Scores
 from ..weights import Weights, load_weights
 from .machine import bfloat16_instructions
-from .tiling import Tile, tiled_scores
+from .tiling import Images, Tile, Unprepared, tiled_scores
 
 Given = ImageLike | tuple[ImageLike, ImageLike]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -131,10 +131,10 @@ class Predictor:
         raise DataError(f"this network sees {channels} channels: {pair}an array [H, W, {channels}] is wanted")
 
     def _label(self, images: Sequence[Given]) -> list[np.ndarray]:
-        pixels = [self.preprocessing(self._channels(image)) for image in images]
+        pixels = [self._channels(image) for image in images]
         labels: list[np.ndarray] = []
-        for _, group in itertools.groupby(pixels, key=lambda x: x.shape):
-            labels += list(self._labels(torch.stack(list(group)).to(self.device)).cpu().numpy())
+        for _, group in itertools.groupby(pixels, key=lambda x: x.shape[:2]):
+            labels += list(self._labels(Unprepared(list(group), self.preprocessing, self.device)).cpu().numpy())
         return labels
 
     def evaluate(
@@ -182,14 +182,14 @@ class Predictor:
                     metric.update(found, target)
         return {name: metric.compute() for name, metric in metrics.items()}
 
-    def _labels(self, images: Tensor) -> Tensor:
+    def _labels(self, images: Images) -> Tensor:
         """``[N(, T), H, W]``."""
         tile = self.tile if self.tile is not None and max(images.shape[2:]) > self.tile else None
         if self._trunk is None:
             # Of a large image the first tile settles it.
-            self._trunk = self._settle(images if tile is None else images[:, :, :tile, :tile])
+            self._trunk = self._settle(images[:, :, :tile, :tile])
         if tile is None:
-            return _labels_of(self.model.task_scores(images, self._trunk))
+            return _labels_of(self.model.task_scores(images[:, :, :, :], self._trunk))
         return _labels_of(tiled_scores(self.model, images, tile, self._trunk, _progress))
 
     def _settle(self, images: Tensor) -> Trunk:

@@ -8,12 +8,14 @@ TensorBoard events and, once finished, ``result.json``.
 from __future__ import annotations
 
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
 
 from pytorch_lightning.utilities import rank_zero_only
 
 from ..data import SegmentationDataset
+from ..data.check import cheap_problems
 from ..errors import ConfigError, DataError
 from ..files import replacing
 from ..recipes.config import LossConfig, Recipe, TrainerConfig, load_recipe, save_recipe
@@ -56,6 +58,7 @@ def _train_stages(recipe: Recipe, run_dir: Path) -> Path:
     """The one place that takes a recipe apart: stages are given what they need."""
     data = recipe.data
     train_set, val_set = data.dataset(data.train_split), data.dataset(data.val_split)
+    rank_zero_only(_say_what_is_odd)(train_set, val_set)
     if train_set.classes != val_set.classes:
         raise DataError(f"training and validation classes differ: {train_set.classes} and {val_set.classes}")
     _check_task_weights(recipe.loss, train_set)
@@ -85,6 +88,11 @@ def _train_stages(recipe: Recipe, run_dir: Path) -> Path:
     final = run_dir / BEST_FILE
     _copy(previous, final)
     return final
+
+
+def _say_what_is_odd(train_set: SegmentationDataset, val_set: SegmentationDataset) -> None:
+    for line in dict.fromkeys((*train_set.notes, *val_set.notes, *cheap_problems(train_set, val_set))):
+        print(f"fcn train: {line}", file=sys.stderr)
 
 
 @rank_zero_only

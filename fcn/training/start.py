@@ -52,19 +52,20 @@ def first_weights(model: FCN, network: NetworkConfig, preprocessing: Preprocessi
 
 
 def preprocessing_of(data: DataConfig, train_set: SegmentationDataset) -> Preprocessing:
-    """As ``data.preprocessing`` asks."""
+    """As ``data.preprocessing`` asks; levels of 16-bit images are those of the training images in any case."""
+    images = (train_set[index]["image"] for index in range(len(train_set)))
     if data.preprocessing == "fit":
-        return Preprocessing.fit(train_set[index]["image"] for index in range(len(train_set)))
+        return Preprocessing.fit(images)
     if data.preprocessing == "published":
         if train_set.published is None:
             raise ConfigError(f"data.preprocessing: there is no published one for {data.kind} data; take fit")
-        return train_set.published
+        return train_set.published.for_images(images)
     if train_set.published is not None and train_set.published.channels > 3:
         raise ConfigError(
             f"data.preprocessing: {data.preprocessing} is for colors, and {data.kind} data have "
             f"{train_set.published.channels} channels; take published or fit"
         )
-    return {"caffe_vgg": CAFFE_VGG, "imagenet": IMAGENET}[data.preprocessing]
+    return {"caffe_vgg": CAFFE_VGG, "imagenet": IMAGENET}[data.preprocessing].for_images(images)
 
 
 def rates_for_loss(
