@@ -22,7 +22,7 @@ OTHER_NAMES = {"train": ("training",), "val": ("valid", "validation"), "test": (
 
 
 def folder(root: Path, split: str, images: str = "images", masks: str = "masks") -> FileDataset:
-    """Any folders of images and masks: class indices, or colors with a table.
+    """Your own: folders of images and masks (class indices, or colors with a table).
 
     Files of one stem belong together, or stems with something that all masks have in common (``a.png``,
     ``a_mask.png``). The first of these layouts that exists is used:
