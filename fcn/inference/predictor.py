@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..data import FURTHER, Further, ImageLike, SegmentationDataset, evaluation_loader, joined, to_array
-from ..data.tasks import split_labels, stack_labels
+from ..data.tasks import classes_fit, split_labels, stack_labels
 from ..errors import DataError
 from ..evaluation.metrics import Metrics, SegmentationMetrics
 from ..networks.backbones import Modalities, folded
@@ -165,8 +165,11 @@ class Predictor:
     ) -> dict[str, Metrics]:
         """``evaluate`` of each of ``tasks``. Those of the data set must be the same in order and classes."""
         given, own = ([task.classes for task in each.tasks.values()] for each in (dataset, self))
-        if given != own:
-            raise DataError(f"the data have classes {_listed(given)}; the weights were trained for {_listed(own)}")
+        if len(given) != len(own) or not all(map(classes_fit, given, own)):
+            raise DataError(
+                f"the data have classes {_listed(given)}; the weights were trained for {_listed(own)} "
+                "(in a folder of data, classes.txt names them)"
+            )
         metrics = {
             name: SegmentationMetrics(len(task.classes), dataset.ignore_index, trimap=trimap).to(self.device)
             for name, task in self.tasks.items()

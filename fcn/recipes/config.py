@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -253,6 +253,29 @@ def load_data_config(overrides: Sequence[str]) -> DataConfig:
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write the resolved recipe as YAML, whole."""
     write_text(path, yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False))
+
+
+def rooted(recipe: Recipe) -> Recipe:
+    """The same with full paths: it means the same from any folder."""
+    data, model = recipe.data, recipe.model
+    if data.root is not None:
+        data = replace(data, root=_rooted(data.root))
+    if model.pretrained is not None and Path(model.pretrained).expanduser().exists():  # else the name of a package's
+        model = replace(model, pretrained=_rooted(model.pretrained))
+    if isinstance(model.init_from, str):
+        model = replace(model, init_from=_rooted(model.init_from))
+    elif model.init_from is not None:
+        model = replace(model, init_from={name: _rooted(path) for name, path in model.init_from.items()})
+    return replace(recipe, data=data, model=model)
+
+
+def _rooted(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def overridden(overrides: Sequence[str]) -> set[str]:
+    """The keys of ``--key.sub value`` and ``--key.sub=value`` arguments."""
+    return {word[2:].partition("=")[0] for word in overrides if word.startswith("--")}
 
 
 def recipe_help() -> str:

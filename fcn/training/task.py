@@ -63,6 +63,17 @@ class SegmentationTask(pl.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Rates and decay are those of the recipe, which may have changed since; moments those of the checkpoint."""
+        fresh = self.configure_optimizers()
+        schedule = checkpoint["lr_schedulers"][0]
+        groups = checkpoint["optimizer_states"][0]["param_groups"]
+        for saved, group in zip(groups, fresh["optimizer"].param_groups, strict=True):
+            rate = group["initial_lr"]
+            lr = rate * self._rate(schedule["last_epoch"])
+            saved |= {"initial_lr": rate, "lr": lr, "weight_decay": group["weight_decay"]}
+        schedule["base_lrs"] = fresh["lr_scheduler"]["scheduler"].base_lrs
+
     def _rate(self, step: int) -> float:
         """By which rates are multiplied."""
         options, done = self.options, min(step / self.steps, 1.0)
