@@ -64,9 +64,9 @@ def check_batch_normalization(
     height, width = min(sizes, key=lambda size: size[0] * size[1])
     if alone and not _normalizes(model.backbone, (1, model.backbone.in_channels, height, width)):
         raise ConfigError(
-            f"data.batch_size: a batch may be one image of {height} x {width} pixels (the last of an epoch holds the "
-            f"{rest or batch_size} left of {len(train_set)}). Its smallest map is a single cell, and batch normalization "
-            "needs two: take another batch_size, larger images or a larger data.augment.crop"
+            f"data.batch_size: a batch may be one image of {height} x {width} pixels (the last of an epoch holds "
+            f"{rest or batch_size} of {len(train_set)}). Its smallest map is a single cell, and batch normalization needs "
+            "two: take another batch_size, larger images or a larger data.augment.crop"
         )
 
 

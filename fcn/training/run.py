@@ -17,6 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
+from ..data.tasks import classes_fit
 from ..errors import ConfigError, DataError, NotFiniteError
 from ..files import replacing
 from ..recipes.config import Recipe, StagesConfig, load_recipe, overridden, rooted, save_recipe
