@@ -18,8 +18,13 @@ def explained(error: Exception) -> str:
     # ConfigError, DataError and others that name what they are about are ValueErrors.
     foreseen = isinstance(error, (ValueError, TypeError, OSError)) and str(error)
     line = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, MemoryError):
-        return f"out of memory ({line})"
+    if isinstance(error, MemoryError) or "allocate memory" in line or "out of memory" in line:
+        return f"out of memory: {_shortened(line)}"
+    if "DataLoader worker" in line:
+        return (
+            f"a process that reads images ended ({_shortened(line)}): with data.workers 0 none is needed; where "
+            "/dev/shm is small, as in containers, give it more (docker run --shm-size 2g)"
+        )
     return line if foreseen else f"unexpected {type(error).__name__}: {_shortened(line)} {_kept(error)}"
 
 

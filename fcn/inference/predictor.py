@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ..data import FURTHER, Further, ImageLike, SegmentationDataset, evaluation_loader, joined, to_array
 from ..data.tasks import classes_fit, split_labels, stack_labels
 from ..errors import DataError
-from ..evaluation.metrics import Metrics, SegmentationMetrics
+from ..evaluation.metrics import Absent, Metrics, SegmentationMetrics
 from ..networks.backbones import Modalities, folded
 from ..networks.graph import trace
 from ..networks.models import FCN, Trunk
@@ -142,17 +142,19 @@ class Predictor:
         dataset: SegmentationDataset,
         *,
         trimap: Sequence[int] = (),
+        absent: Absent = "exclude",
         workers: int = 0,
         progress: bool = True,
     ) -> Metrics:
         """One confusion matrix over the whole data set, each image at its own size.
 
-        ``trimap``: widths in pixels of bands along the boundaries, whose mean IU is wanted too. Raises ``DataError`` if
-        the data set's classes are not those of the weights, ``ValueError`` for a network of several tasks.
+        ``trimap``: widths in pixels of bands along the boundaries, whose mean IU is wanted too. ``absent``: what
+        classes count that no image shows (``metrics_from_confusion``). Raises ``DataError`` if the data set's classes
+        are not those of the weights, ``ValueError`` for a network of several tasks.
         """
         if "" not in self.tasks:
             raise ValueError(f"there are metrics for each of the tasks {', '.join(self.tasks)}: see evaluate_tasks")
-        return self.evaluate_tasks(dataset, trimap=trimap, workers=workers, progress=progress)[""]
+        return self.evaluate_tasks(dataset, trimap=trimap, absent=absent, workers=workers, progress=progress)[""]
 
     @torch.inference_mode()
     def evaluate_tasks(
@@ -160,6 +162,7 @@ class Predictor:
         dataset: SegmentationDataset,
         *,
         trimap: Sequence[int] = (),
+        absent: Absent = "exclude",
         workers: int = 0,
         progress: bool = True,
     ) -> dict[str, Metrics]:
@@ -171,7 +174,7 @@ class Predictor:
                 "(in a folder of data, classes.txt names them)"
             )
         metrics = {
-            name: SegmentationMetrics(len(task.classes), dataset.ignore_index, trimap=trimap).to(self.device)
+            name: SegmentationMetrics(len(task.classes), dataset.ignore_index, absent, trimap).to(self.device)
             for name, task in self.tasks.items()
         }
         loader = evaluation_loader(dataset, self.preprocessing, workers=workers)

@@ -65,8 +65,8 @@ def check_batch_normalization(
     if alone and not _normalizes(model.backbone, (1, model.backbone.in_channels, height, width)):
         raise ConfigError(
             f"data.batch_size: a batch may be one image of {height} x {width} pixels (the last of an epoch holds "
-            f"{rest or batch_size} of {len(train_set)}). Its smallest map is a single cell, and batch normalization needs "
-            "two: take another batch_size, larger images or a larger data.augment.crop"
+            f"{rest or batch_size} of {len(train_set)}). Its smallest map is a single cell, and batch normalization "
+            "needs two: take another batch_size, larger images or a larger data.augment.crop"
         )
 
 

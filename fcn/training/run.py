@@ -107,7 +107,7 @@ def _train_stages(recipe: Recipe, run_dir: Path) -> Path:
         )
     check_task_weights(recipe.loss, train_set)
     check_processes(recipe.trainer, data.batch_size, len(val_set))
-    images = Images(train_set, val_set, preprocessing_of(data, train_set))
+    images = Images(train_set, val_set, preprocessing_of(data, recipe.model, train_set))
     loss = Loss(recipe.loss, median_frequency_weights(train_set) if recipe.loss.class_weights != "none" else None)
     optimizer, rates = rates_for_loss(
         recipe.optimizer, recipe.stages, recipe.loss, partial(labeled_pixels, train_set, data.augment.crop)

@@ -54,7 +54,7 @@ class SegmentationTask(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         options = self.options
-        groups = parameter_groups(self.model, self.lr, options.weight_decay, options.head_rate)
+        groups = parameter_groups(self.model, self.lr, options.weight_decay, options.head_rate, options.biases)
         optimizer: torch.optim.Optimizer
         if options.name == "sgd":
             optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=options.momentum)

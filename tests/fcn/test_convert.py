@@ -18,7 +18,8 @@ from fcn.cli import main
 from fcn.data import voc_palette
 from fcn.data.nyud import NYUD_CLASSES, PUBLISHED
 from fcn.data.preprocessing import CAFFE_VGG
-from fcn.data.siftflow import MEAN, TASKS
+from fcn.data.siftflow import PUBLISHED as SIFTFLOW_PUBLISHED
+from fcn.data.siftflow import TASKS
 from fcn.networks.models import ModelConfig, build_model
 from fcn.weights import convert, load_pretrained_backbone, load_weights, save_weights, sources, start_from
 from fcn.weights.caffemodel import read_caffemodel
@@ -246,7 +247,7 @@ def test_two_tasks(tmp_path: Path, semantic: int, geometric: int) -> None:
         expected = networks.official("vgg16", head, images, 16)
         torch.testing.assert_close(scores.logits(), expected, rtol=1e-3, atol=1e-3)
     classes = {name: task.classes for name, task in weights.tasks.items()}
-    assert (classes == TASKS) == (weights.preprocessing.mean == MEAN) == (semantic == 33)
+    assert (classes == TASKS) == (weights.preprocessing.mean == SIFTFLOW_PUBLISHED.mean) == (semantic == 33)
     assert weights.tasks["geometric"].palette == voc_palette(geometric)
 
 

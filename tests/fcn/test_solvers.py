@@ -224,5 +224,5 @@ def test_jitter_shifts_image_and_labels_together() -> None:
     assert min(shifts) == (1, 3)
     assert max(shifts) == (5, 7)
     assert len(shifts) > 15
-    with pytest.raises(ValueError, match=r"augment\.jitter must be 0 or more"):
+    with pytest.raises(ValueError, match=r"augment\.jitter must be 0 to 8192 pixels"):
         Augmentation(jitter=-1)
