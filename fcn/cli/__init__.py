@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print(f"fcn {options.command}: interrupted", file=sys.stderr)
             return 130
+        except BrokenPipeError:  # as of 'fcn info vgg16 | head -1'
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         except Exception as error:
             if os.environ.get("FCN_TRACEBACK"):
                 raise

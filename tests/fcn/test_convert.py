@@ -148,6 +148,16 @@ def test_blobs_of_caffe(tmp_path: Path, options: dict[str, Any]) -> None:
             np.testing.assert_array_equal(found.reshape(array.shape), array)
 
 
+def test_a_blob_without_axes_is_a_number(tmp_path: Path) -> None:
+    """Caffe's scale of a batch normalization is such a one where it was written so."""
+    number = b"\x3a\x00" + b"\x2a\x04" + np.float32(2.5).tobytes()  # shape without dim, data packed
+    layer = b"\x0a\x01a" + b"\x3a" + bytes([len(number)]) + number
+    (tmp_path / "a.caffemodel").write_bytes(b"\xa2\x06" + bytes([len(layer)]) + layer)
+    (blob,) = read_caffemodel(tmp_path / "a.caffemodel")["a"]
+    assert blob.shape == ()
+    assert blob == 2.5
+
+
 @pytest.mark.parametrize(
     ("backbone", "stride"), [("vgg16", 32), ("vgg16", 16), ("vgg16", 8), ("alexnet", 32), ("vgg19", 8)]
 )
