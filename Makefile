@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: setup demo check test test-slow test-oldest test-triton-oldest docs bench lint clean
+.PHONY: setup demo check test test-slow test-approximate test-oldest test-triton-oldest docs bench lint clean
 
 # One environment: torch and everything else as pinned in constraints.txt, then the package with its compiled kernels.
 # `make demo` installs what the demo needs; everything else what development needs as well, and the kernels for GPUs
@@ -31,6 +31,11 @@ test: setup
 # Exhaustive checks that take minutes: every GPU kernel in every shipped configuration, as the compilers see it.
 test-slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+# The CUDA kernels with exponentials, logarithms and divisions as far off as a GPU's may be.
+test-approximate: setup
+	for off in random high low; do \
+	  FCN_KERNELS_EMULATE_APPROXIMATE=$$off OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/kernels -k cuda || exit 1; done
 
 # The Triton kernels on the oldest release that they support, in a folder of its own; its interpreter needs an older NumPy.
 TRITON_OLDEST = build/triton-3.6.0

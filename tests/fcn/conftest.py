@@ -92,7 +92,8 @@ def _one_thread() -> None:
 def narrow_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
     """The published backbones with few channels, under their own names."""
     divisors = {
-        "alexnet": 32, "vgg16": 64, "vgg19": 64, "googlenet": 16, "alexnet_torchvision": 32, "googlenet_torchvision": 16
+        "alexnet": 32, "vgg16": 64, "vgg19": 64, "googlenet": 16, "alexnet_torchvision": 32,
+        "googlenet_torchvision": 16, "efficientnet_lite0": 8, "efficientnet_lite1": 8, "efficientnet_lite2": 8,
     }  # fmt: skip
     for name, divisor in divisors.items():
         monkeypatch.setitem(BACKBONES, name, narrowed(BACKBONES[name], divisor))

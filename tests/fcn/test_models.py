@@ -366,7 +366,7 @@ def test_dropout_is_on_in_training_only() -> None:
     ("options", "message"),
     [
         ({"backbone": "vgg"}, "backbone must be one of .*'vgg16'.* got 'vgg'"),
-        ({"stride": 4}, "stride must be one of .* got 4"),
+        ({"stride": 2}, "stride must be one of .* got 2"),
         ({"classes": 1}, "classes must be at least 2, got 1"),
         ({"pad": "valid"}, "pad must be one of .* got 'valid'"),
         ({"in_channels": 0}, "in_channels must be at least 1"),
