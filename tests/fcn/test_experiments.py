@@ -145,6 +145,7 @@ def test_sampling(recipe_file: Path, tmp_path: Path) -> None:
 
 
 def test_upper_bound_of_the_demo(tmp_path: Path) -> None:
+    pytest.importorskip("nilearn")
     (rows,) = run("upper-bound", tmp_path, "--data demo --split val --factors 1 8 32 128")
     repeated, bilinear, paper = (list(column) for column in zip(*rows.values(), strict=True))
     assert repeated[0] == bilinear[0] == 100
