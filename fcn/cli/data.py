@@ -52,7 +52,8 @@ def _kinds(overrides: list[str]) -> int:
         raise ValueError(f"data kinds takes no options, got {' '.join(overrides)}")
     width = max(map(len, KINDS))
     for name, kind in KINDS.items():
-        print(f"{name:<{width}}  {(kind.load.__doc__ or '').strip().splitlines()[0]}")
+        summary, _, _ = (kind.load.__doc__ or "").strip().partition("\n")
+        print(f"{name:<{width}}  {summary}")
     return 0
 
 

@@ -28,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         help="mean IU of the pixels so close to a boundary too",
     )
+    parser.add_argument(
+        "--absent",
+        choices=("exclude", "official", "zero"),
+        default="exclude",
+        help="what a class that no image shows counts in the means: nothing (exclude); an IU of 0 if it was predicted "
+        "anywhere, as in the authors' program (official); or 0 (default: exclude)",
+    )
     add_precision(parser, default="float32")
     add_max_megapixels(parser)
 
@@ -53,7 +60,7 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
     check_outputs([*filter(None, [options.out]), *outputs], [options.weights, *files_of(dataset, data.root)])
     for note in dataset.notes:
         print(f"fcn evaluate: {note}", file=sys.stderr)
-    results = predictor.evaluate_tasks(dataset, trimap=options.trimap, workers=data.workers)
+    results = predictor.evaluate_tasks(dataset, trimap=options.trimap, absent=options.absent, workers=data.workers)
     classes = {task: meaning.classes for task, meaning in predictor.tasks.items()}
     rows = {f"FCN-{predictor.model.config.stride}s {task}".strip(): metrics for task, metrics in results.items()}
     console = Console()

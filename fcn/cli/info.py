@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from ..arguments import count
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -11,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--stride", type=int, help="for a name: 32, 16, 8 (default) or 4")
     parser.add_argument("--pad", help="for a name: same (default) or official")
-    parser.add_argument("--classes", type=int, help="for a name (default: 21)")
+    parser.add_argument("--classes", type=count, help="for a name (default: 21)")
 
 
 def run(options: argparse.Namespace, _: list[str]) -> int:

@@ -19,6 +19,13 @@ class Task:
     palette: list[tuple[int, int, int]]
 
 
+def classes_fit(given: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether data of ``given`` classes may be judged by a network of those that are ``wanted``: the same, or no more
+    and only numbered, as of a folder that does not name them and may lack the last."""
+    numbered = [f"class {index}" for index in range(len(given))]
+    return list(given) == list(wanted) or (list(given) == numbered and len(given) <= len(wanted))
+
+
 def underscored(*parts: str) -> str:
     """``semantic_mean_iu``: parts of a name, one of which may be a task's, with underscores between those not empty."""
     return "_".join(filter(None, parts))

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..data import FURTHER, Further, ImageLike, SegmentationDataset, evaluation_loader, joined, to_array
-from ..data.tasks import split_labels, stack_labels
+from ..data.tasks import classes_fit, split_labels, stack_labels
 from ..errors import DataError
-from ..evaluation.metrics import Metrics, SegmentationMetrics
+from ..evaluation.metrics import Absent, Metrics, SegmentationMetrics
 from ..networks.backbones import Modalities, folded
 from ..networks.graph import trace
 from ..networks.models import FCN, Trunk
@@ -142,17 +142,19 @@ class Predictor:
         dataset: SegmentationDataset,
         *,
         trimap: Sequence[int] = (),
+        absent: Absent = "exclude",
         workers: int = 0,
         progress: bool = True,
     ) -> Metrics:
         """One confusion matrix over the whole data set, each image at its own size.
 
-        ``trimap``: widths in pixels of bands along the boundaries, whose mean IU is wanted too. Raises ``DataError`` if
-        the data set's classes are not those of the weights, ``ValueError`` for a network of several tasks.
+        ``trimap``: widths in pixels of bands along the boundaries, whose mean IU is wanted too. ``absent``: what
+        classes count that no image shows (``metrics_from_confusion``). Raises ``DataError`` if the data set's classes
+        are not those of the weights, ``ValueError`` for a network of several tasks.
         """
         if "" not in self.tasks:
             raise ValueError(f"there are metrics for each of the tasks {', '.join(self.tasks)}: see evaluate_tasks")
-        return self.evaluate_tasks(dataset, trimap=trimap, workers=workers, progress=progress)[""]
+        return self.evaluate_tasks(dataset, trimap=trimap, absent=absent, workers=workers, progress=progress)[""]
 
     @torch.inference_mode()
     def evaluate_tasks(
@@ -160,15 +162,19 @@ class Predictor:
         dataset: SegmentationDataset,
         *,
         trimap: Sequence[int] = (),
+        absent: Absent = "exclude",
         workers: int = 0,
         progress: bool = True,
     ) -> dict[str, Metrics]:
         """``evaluate`` of each of ``tasks``. Those of the data set must be the same in order and classes."""
         given, own = ([task.classes for task in each.tasks.values()] for each in (dataset, self))
-        if given != own:
-            raise DataError(f"the data have classes {_listed(given)}; the weights were trained for {_listed(own)}")
+        if len(given) != len(own) or not all(map(classes_fit, given, own)):
+            raise DataError(
+                f"the data have classes {_listed(given)}; the weights were trained for {_listed(own)} "
+                "(in a folder of data, classes.txt names them)"
+            )
         metrics = {
-            name: SegmentationMetrics(len(task.classes), dataset.ignore_index, trimap=trimap).to(self.device)
+            name: SegmentationMetrics(len(task.classes), dataset.ignore_index, absent, trimap).to(self.device)
             for name, task in self.tasks.items()
         }
         loader = evaluation_loader(dataset, self.preprocessing, workers=workers)

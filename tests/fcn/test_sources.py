@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,6 +19,7 @@ def save(path: Path, value: int = 7) -> Path:
 
 
 def write_video(path: Path, frames: list[np.ndarray]) -> None:
+    av = pytest.importorskip("av")
     with av.open(str(path), "w") as video:
         stream = video.add_stream("mpeg4", rate=5)
         stream.height, stream.width = frames[0].shape[:2]
@@ -58,6 +58,7 @@ def test_a_video_gives_its_frames_in_order(tmp_path: Path) -> None:
 
 
 def test_a_broken_video_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("av")
     (tmp_path / "broken.mp4").write_bytes(b"not a video")
     with pytest.raises(DataError, match=r"broken\.mp4: not readable as a video"):
         list(read_frames(Source(tmp_path / "broken.mp4", "broken")))
