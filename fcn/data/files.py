@@ -40,7 +40,8 @@ def eight_bits(image: np.ndarray, levels: Levels | None = None) -> np.ndarray:
         return image
     if levels is None:
         return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return np.rint(at_levels(image, levels).clip(0, 255)).astype(np.uint8)
+    rounded: np.ndarray = np.rint(at_levels(image, levels).clip(0, 255)).astype(np.uint8)
+    return rounded
 
 
 def at_levels(image: np.ndarray, levels: Levels) -> np.ndarray:
