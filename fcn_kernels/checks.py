@@ -10,11 +10,8 @@ from torch import Tensor
 from .backend import DTYPES
 from .grid import BilinearGrid
 
-TARGET_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
-REDUCTIONS = ("none", "sum", "mean")
 
-
-def _names(dtypes: tuple[torch.dtype, ...]) -> str:
+def names_of(dtypes: tuple[torch.dtype, ...]) -> str:
     return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
 
 
@@ -22,7 +19,7 @@ def check_scores(operator: str, argument: str, x: Tensor) -> None:
     if not isinstance(x, Tensor):
         raise TypeError(f"{operator}: {argument} must be a Tensor, got {type(x).__name__}")
     if x.dtype not in DTYPES:
-        raise TypeError(f"{operator}: {argument} must be one of {_names(DTYPES)}, got {x.dtype}")
+        raise TypeError(f"{operator}: {argument} must be one of {names_of(DTYPES)}, got {x.dtype}")
     shape = x.shape
     if len(shape) != 4:
         raise ValueError(f"{operator}: {argument} must be [N, C, H, W], got shape {tuple(shape)}")
@@ -75,44 +72,6 @@ def output_grid(
     if size is not None and (grid.size[0] != size[0] or grid.size[1] != size[1]):
         raise ValueError(f"{operator}: grid makes {tuple(grid.size)} pixels, and {source} wants {tuple(size)}")
     return grid
-
-
-def check_loss_arguments(
-    operator: str,
-    x: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    reduction: str,
-    label_smoothing: float,
-) -> None:
-    """What the two losses share; ``target``'s height and width are for the caller to compare."""
-    check_same(operator, "target", target, "the scores", x, dtype=False)
-    if target.dtype not in TARGET_DTYPES:
-        raise TypeError(f"{operator}: target must be one of {_names(TARGET_DTYPES)}, got {target.dtype}")
-    if target.dim() != 3 or target.shape[0] != x.shape[0]:
-        raise ValueError(f"{operator}: target must be [N, H, W] with N = {x.shape[0]}, got shape {tuple(target.shape)}")
-    if weight is not None:
-        check_same(operator, "weight", weight, "the scores", x, dtype=False)
-        if weight.shape != (x.shape[1],):
-            raise ValueError(
-                f"{operator}: weight must have shape [{x.shape[1]}], one per class, got {tuple(weight.shape)}"
-            )
-        if not weight.dtype.is_floating_point:
-            raise TypeError(f"{operator}: weight must be floating point, got {weight.dtype}")
-    if pixel_weight is not None:
-        check_same(operator, "pixel_weight", pixel_weight, "the scores", x, dtype=False)
-        if pixel_weight.shape != target.shape:
-            raise ValueError(
-                f"{operator}: pixel_weight must have the shape of target, {tuple(target.shape)}, "
-                f"got {tuple(pixel_weight.shape)}"
-            )
-        if not pixel_weight.dtype.is_floating_point:
-            raise TypeError(f"{operator}: pixel_weight must be floating point, got {pixel_weight.dtype}")
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"{operator}: reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"{operator}: label_smoothing must lie in [0, 1], got {label_smoothing}")
 
 
 def check_target(target: Tensor, classes: int, ignore_index: int = -100) -> None:

@@ -17,6 +17,7 @@ from fcn_kernels import (
     upsample_argmax,
     upsample_cross_entropy,
 )
+from fcn_kernels.loss import LossCall
 from fcn_kernels.nn import ConvTransposeAdd, DilatedConv2d
 
 GRID = BilinearGrid.transposed(4, 3, (21, 27))
@@ -45,9 +46,10 @@ def test_opcheck(backend: str, make: Callable[..., Tensor]) -> None:
     for confidence in (False, True):
         torch.library.opcheck(ops.upsample_argmax.default, (x, grid, confidence, backend))
     for with_grad in (False, True):
-        args = (x, target, torch.rand(3), torch.rand(2, 21, 27), grid, 255, 2, 0.1, with_grad, backend)
-        torch.library.opcheck(ops.upsample_cross_entropy.default, args)
-    torch.library.opcheck(ops.upsample_cross_entropy_pixels.default, (x, target, None, None, grid, 255, 0.0, backend))
+        call = LossCall(x, target, torch.rand(3), torch.rand(2, 21, 27), 255, "mean", 0.1, backend)
+        torch.library.opcheck(ops.upsample_cross_entropy.default, (grid, with_grad, *call))
+    call = LossCall(x, target, None, None, 255, "none", 0.0, backend)
+    torch.library.opcheck(ops.upsample_cross_entropy_pixels.default, (grid, *call))
 
 
 def head(x: Tensor, skip: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,18 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...loss import LossCall
 
-def cross_entropy(
-    logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    ignore_index: int,
-    reduction: str,
-    label_smoothing: float,
-) -> Tensor:
+
+def cross_entropy(call: LossCall) -> Tensor:
     """Softmax cross-entropy over dim 1 with PyTorch's conventions, and a weight for each pixel."""
-    logits = logits.double() if logits.dtype == torch.float64 else logits.float()
+    _, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, _ = call
+    logits = call.scores.to(call.sum_dtype)
     classes = logits.shape[1]
     log_p = logits.log_softmax(1)
     valid = target.long() != ignore_index

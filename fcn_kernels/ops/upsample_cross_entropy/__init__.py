@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ...autograd import first_order_only, recorded
 from ...backend import choose, define_op, implementation
-from ...checks import REDUCTIONS, check_loss_arguments, check_scores, output_grid
+from ...checks import check_scores, output_grid
 from ...grid import BilinearGrid
+from ...loss import LOSS_SCHEMA, NO_OTHER_GRADIENTS, LossCall
 from .reference import upsample_cross_entropy as upsample_cross_entropy_reference
 
 
@@ -50,178 +51,98 @@ def upsample_cross_entropy(
     Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong.
     """
     check_scores("upsample_cross_entropy", "x", x)
-    check_loss_arguments("upsample_cross_entropy", x, target, weight, pixel_weight, reduction, label_smoothing)
-    grid = output_grid("upsample_cross_entropy", x, grid, (target.shape[1], target.shape[2]), "target")
     backend = choose("upsample_cross_entropy", backend, x)
+    call = LossCall(x, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, backend)
+    call.check("upsample_cross_entropy")
+    grid = output_grid("upsample_cross_entropy", x, grid, (target.shape[1], target.shape[2]), "target")
     if backend == "reference":
-        return upsample_cross_entropy_reference(
-            x, target, weight, pixel_weight, grid, ignore_index, reduction, label_smoothing
-        )
-    maps, ints, reduced = (x, target, weight, pixel_weight), grid.as_ints(), REDUCTIONS.index(reduction)
+        return upsample_cross_entropy_reference(call, grid)
+    ints = grid.as_ints()
     loss: Tensor
     if recorded(x):
         function = _PixelLoss if reduction == "none" else _ReducedLoss
-        loss = function.apply(*maps, ints, ignore_index, reduced, label_smoothing, backend)
+        loss = function.apply(ints, *call)
     elif reduction == "none":
-        loss = _pixels(*maps, ints, ignore_index, label_smoothing, backend)
+        loss = _pixels(ints, *call)
     else:
-        loss = _forward(*maps, ints, ignore_index, reduced, label_smoothing, False, backend)[0]
+        loss = _forward(ints, False, *call)[0]
     return loss
 
 
 class _ReducedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        target: Tensor,
-        weight: Tensor | None,
-        pixel_weight: Tensor | None,
-        grid: list[int],
-        ignore_index: int,
-        reduction: int,
-        label_smoothing: float,
-        backend: str,
-    ) -> Tensor:
-        with_grad = ctx.needs_input_grad[0]
-        loss, *gradient = _forward(
-            x, target, weight, pixel_weight, grid, ignore_index, reduction, label_smoothing, with_grad, backend
-        )
-        ctx.save_for_backward(x, *gradient)
+    def forward(ctx: Any, grid: list[int], *arguments: Any) -> Tensor:
+        loss, *gradient = _forward(grid, ctx.needs_input_grad[1], *arguments)
+        ctx.save_for_backward(LossCall(*arguments).scores, *gradient)
         return loss  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         x, grad, *scale = ctx.saved_tensors
         grad_x = (grad * (grad_loss * scale[0] if scale else grad_loss)).to(x.dtype)
-        return first_order_only("upsample_cross_entropy", grad_x, x, grad_loss), *(None,) * 8
+        grad_x = first_order_only("upsample_cross_entropy", grad_x, x, grad_loss)
+        return None, grad_x, *NO_OTHER_GRADIENTS
 
 
 class _PixelLoss(torch.autograd.Function):
     """reduction="none": the gradient is that of the sum with each pixel weighed by its incoming gradient."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        target: Tensor,
-        weight: Tensor | None,
-        pixel_weight: Tensor | None,
-        grid: list[int],
-        ignore_index: int,
-        reduction: int,
-        label_smoothing: float,
-        backend: str,
-    ) -> Tensor:
-        ctx.options = (grid, ignore_index, REDUCTIONS.index("sum"), label_smoothing)
-        ctx.backend = backend
-        ctx.save_for_backward(x, target, weight, pixel_weight)
-        return _pixels(x, target, weight, pixel_weight, grid, ignore_index, label_smoothing, backend)  # type: ignore[no-any-return]
+    def forward(ctx: Any, grid: list[int], *arguments: Any) -> Tensor:
+        call = LossCall(*arguments)
+        ctx.save_for_backward(*call.tensors)
+        ctx.options, ctx.grid = call.options, grid
+        return _pixels(grid, *call)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        x, target, weight, pixel_weight = ctx.saved_tensors
-        pixel_weight = grad_loss if pixel_weight is None else grad_loss * pixel_weight
-        _, grad, *_ = _forward(x, target, weight, pixel_weight, *ctx.options, True, ctx.backend)
-        return first_order_only("upsample_cross_entropy", grad.to(x.dtype), x, grad_loss), *(None,) * 8
+        call, _ = LossCall.restored(ctx)
+        _, grad, *_ = _forward(ctx.grid, True, *call.weighed_sum(grad_loss))
+        grad_x = first_order_only("upsample_cross_entropy", grad.to(call.scores.dtype), call.scores, grad_loss)
+        return None, grad_x, *NO_OTHER_GRADIENTS
 
 
-def _sum_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def _outputs(with_grad: bool, backend: str) -> tuple[str, ...]:
+def _outputs(call: LossCall, with_grad: bool) -> tuple[str, ...]:
     """What a call makes, in this order: the loss; its gradient, from a GPU that of the sum over pixels; and what makes
     that the gradient of the loss: 1 for "sum"; for "mean" 1 / sum of weights, or 0 if they are none."""
     if not with_grad:
         return ("loss",)
-    return ("loss", "grad") if backend == "cpu" else ("loss", "grad", "scale")
+    return ("loss", "grad") if call.backend == "cpu" else ("loss", "grad", "scale")
 
 
-def _run(
-    x: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    grid: list[int],
-    ignore_index: int,
-    reduction: int,
-    label_smoothing: float,
-    with_grad: bool,
-    backend: str,
-) -> list[Tensor]:
-    outputs = _fake(x, target, weight, pixel_weight, grid, ignore_index, reduction, label_smoothing, with_grad, backend)
-    if target.numel() == 0:
+def _run(grid: list[int], with_grad: bool, *arguments: Any) -> list[Tensor]:
+    call, outputs = LossCall(*arguments), _fake(grid, with_grad, *arguments)
+    if call.target.numel() == 0:
         return [output.zero_() for output in outputs]
-    written = dict(zip(_outputs(with_grad, backend), outputs, strict=True))
-    implementation("upsample_cross_entropy", backend).upsample_cross_entropy(
-        x, target, weight, pixel_weight, grid, ignore_index, REDUCTIONS[reduction], label_smoothing, **written
-    )
+    written = dict(zip(_outputs(call, with_grad), outputs, strict=True))
+    implementation("upsample_cross_entropy", call.backend).upsample_cross_entropy(call, grid, **written)
     return outputs
 
 
-def _fake(
-    x: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    grid: list[int],
-    ignore_index: int,
-    reduction: int,
-    label_smoothing: float,
-    with_grad: bool,
-    backend: str,
-) -> list[Tensor]:
-    dtype = _sum_dtype(x)
+def _fake(grid: list[int], with_grad: bool, *arguments: Any) -> list[Tensor]:
+    call = LossCall(*arguments)
+    x, dtype = call.scores, call.sum_dtype
     return [
         torch.empty_like(x, dtype=dtype) if name == "grad" else x.new_empty((), dtype=dtype)
-        for name in _outputs(with_grad, backend)
+        for name in _outputs(call, with_grad)
     ]
 
 
-def _run_pixels(
-    x: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    grid: list[int],
-    ignore_index: int,
-    label_smoothing: float,
-    backend: str,
-) -> Tensor:
-    loss = _fake_pixels(x, target, weight, pixel_weight, grid, ignore_index, label_smoothing, backend)
-    if target.numel() == 0:
-        return loss
-    implementation("upsample_cross_entropy", backend).upsample_cross_entropy_pixels(
-        x, target, weight, pixel_weight, grid, ignore_index, label_smoothing, loss
-    )
+def _run_pixels(grid: list[int], *arguments: Any) -> Tensor:
+    call, loss = LossCall(*arguments), _fake_pixels(grid, *arguments)
+    if call.target.numel() > 0:
+        implementation("upsample_cross_entropy", call.backend).upsample_cross_entropy_pixels(call, grid, loss)
     return loss
 
 
-def _fake_pixels(
-    x: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    grid: list[int],
-    ignore_index: int,
-    label_smoothing: float,
-    backend: str,
-) -> Tensor:
-    return x.new_empty((x.shape[0], grid[0], grid[1]), dtype=_sum_dtype(x))
+def _fake_pixels(grid: list[int], *arguments: Any) -> Tensor:
+    call = LossCall(*arguments)
+    return call.scores.new_empty((call.scores.shape[0], grid[0], grid[1]), dtype=call.sum_dtype)
 
 
 _forward = define_op(
-    "upsample_cross_entropy",
-    "(Tensor x, Tensor target, Tensor? weight, Tensor? pixel_weight, SymInt[] grid, int ignore_index, int reduction, "
-    "float label_smoothing, bool with_grad, str backend) -> Tensor[]",
-    _run,
-    _fake,
+    "upsample_cross_entropy", f"(SymInt[] grid, bool with_grad, {LOSS_SCHEMA}) -> Tensor[]", _run, _fake
 )
 _pixels = define_op(
-    "upsample_cross_entropy_pixels",
-    "(Tensor x, Tensor target, Tensor? weight, Tensor? pixel_weight, SymInt[] grid, int ignore_index, "
-    "float label_smoothing, str backend) -> Tensor",
-    _run_pixels,
-    _fake_pixels,
+    "upsample_cross_entropy_pixels", f"(SymInt[] grid, {LOSS_SCHEMA}) -> Tensor", _run_pixels, _fake_pixels
 )
