@@ -9,7 +9,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "models", nargs="+", metavar="MODEL", help="a weights file, or a backbone's name: vgg16, alexnet ..."
     )
-    parser.add_argument("--stride", type=int, help="for a name: 32, 16 or 8 (default)")
+    parser.add_argument("--stride", type=int, help="for a name: 32, 16, 8 (default) or 4")
     parser.add_argument("--pad", help="for a name: same (default) or official")
     parser.add_argument("--classes", type=int, help="for a name (default: 21)")
 

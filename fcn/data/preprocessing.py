@@ -109,5 +109,7 @@ def rgb(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 CAFFE_VGG = Preprocessing((104.007, 116.669, 122.679), (1.0, 1.0, 1.0), "bgr", scale=1.0)
 """What Caffe's VGG weights, and so the published networks, were trained with."""
+EFFICIENTNET_LITE = Preprocessing((127.0,) * 3, (128.0,) * 3, "rgb", scale=1.0)
+"""What EfficientNet-Lite's weights were trained with, in TensorFlow."""
 IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "rgb")
 """What torchvision's weights were trained with."""

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--probabilities", nargs="+", type=float, default=[1.0, 0.5, 0.25], help="(default: 1 0.5 0.25)"
     )
-    parser.add_argument("--stride", type=int, choices=(32, 16, 8), default=32, help="of the network (default: 32)")
+    parser.add_argument("--stride", type=int, choices=(32, 16, 8, 4), default=32, help="of the network (default: 32)")
 
 
 def sampled(recipe: Recipe, probability: float) -> Recipe:

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = tuple(BACKBONES)
     parser.add_argument("--networks", nargs="*", choices=names, default=list(PAPER), help="rows of Table 1, as FCN-32s")
     parser.add_argument("--network", choices=names, default="vgg16", help="compared in every way (default: vgg16)")
-    parser.add_argument("--stride", type=int, choices=(32, 16, 8), default=8, help="of that network (default: 8)")
+    parser.add_argument("--stride", type=int, choices=(32, 16, 8, 4), default=8, help="of that network (default: 8)")
     parser.add_argument("--size", type=int, default=500, help="height and width of the image (default: 500)")
     parser.add_argument("--classes", type=int, default=21)
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each (default: 5)")

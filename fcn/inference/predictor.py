@@ -20,7 +20,7 @@ from ..data import FURTHER, Further, ImageLike, SegmentationDataset, evaluation_
 from ..data.tasks import split_labels, stack_labels
 from ..errors import DataError
 from ..evaluation.metrics import Metrics, SegmentationMetrics
-from ..networks.backbones import Modalities
+from ..networks.backbones import Modalities, folded
 from ..networks.graph import trace
 from ..networks.models import FCN, Trunk
 from ..networks.padding import ReusedPadding
@@ -223,7 +223,8 @@ def inference_trunk(
 ) -> Trunk:
     """The maps of ``model.backbone``, computed as fast as that goes; for ``model.scores(images, trunk)``.
 
-    Weights go to channels_last, in place unless ``dtype`` is not theirs. Maps are cast to the dtype of the head.
+    Weights go to channels_last, in place unless ``dtype`` is not theirs; batch normalizations go into them. Maps are
+    cast to the dtype of the head.
     """
     finish: Callable[[nn.Module], Callable[..., Any]] = frozen if compile else lambda net: net
     padded = model.config.pad == "official" and model.config.architecture.official_padding is not None
@@ -235,7 +236,7 @@ def inference_trunk(
         # Each compiled network has weights of its own.
         return ReusedPadding(net, finish, sizes_kept=2 if compile else 8) if reuse_padding and padded else finish(net)
 
-    runs = [prepared(net) for net in model.trunks.values()]
+    runs = [prepared(folded(net)) for net in model.trunks.values()]
     backbone = model.backbone
     run = functools.partial(backbone.joined, runs) if isinstance(backbone, Modalities) else runs[0]
 

@@ -9,8 +9,8 @@ from typing import Literal
 from fcn_kernels import BilinearGrid, CoordMap
 from fcn_kernels.grid import Border
 
-Kind = Literal["conv", "linear", "pool", "avg_pool", "lrn", "concat", "conv_transpose"]
-Pointwise = Literal["batch_norm", "relu", "dropout"]
+Kind = Literal["conv", "linear", "pool", "avg_pool", "lrn", "concat", "sum", "conv_transpose"]
+Pointwise = Literal["batch_norm", "relu", "relu6", "dropout"]
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Layer:
 
     ``channels`` is the number of output channels. ``linear`` is fully connected to a map of ``kernel_size`` cells a
     side; ``pool`` takes the maximum; ``lrn`` is Caffe's local response normalization; ``concat`` joins the channels of
-    its inputs. Pooling rounds its output size up, as Caffe does: with rounding down, FCN-32s is smaller than its image
-    for 12 of 32 image sizes.
+    its inputs, and ``sum`` adds them. Pooling rounds its output size up, as Caffe does: with rounding down, FCN-32s is
+    smaller than its image for 12 of 32 image sizes.
     """
 
     name: str
@@ -35,6 +35,11 @@ class Layer:
     """Names of the layers that it reads; the one before it if empty."""
     then: tuple[Pointwise, ...] = ()
     """What is applied to each element of its output, in this order."""
+    end_padding: int = 0
+    """Zeros after the last row and column beyond ``padding``, of a convolution: what TensorFlow's ``SAME`` gives maps
+    of even size before a stride of 2."""
+    epsilon: float = 1e-5
+    """Of its batch normalization."""
 
     @property
     def field(self) -> int:
@@ -52,7 +57,7 @@ class Layer:
             if (out - 1) * self.stride >= size + self.padding:
                 out -= 1  # The last window would start past the input.
         else:
-            out = (size + 2 * self.padding - self.field) // self.stride + 1
+            out = (size + 2 * self.padding + self.end_padding - self.field) // self.stride + 1
         if size < 1 or out < 1:
             raise ValueError(f"{self.name}: an input of size {size} is too small for its kernel of size {self.field}")
         return out

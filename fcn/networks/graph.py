@@ -11,10 +11,19 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 Pair = tuple[int, int]
-Kind = Literal["conv", "max_pool", "avg_pool"]
+Kind = Literal["conv", "max_pool", "avg_pool", "pad"]
 
-POINTWISE_MODULES = (nn.ReLU, nn.Dropout, nn.Dropout2d, nn.Identity, nn.BatchNorm2d, nn.LocalResponseNorm)
-POINTWISE_FUNCTIONS = (F.relu, torch.relu, F.dropout, F.dropout2d, F.local_response_norm, operator.mul, torch.mul)
+POINTWISE_MODULES = (nn.ReLU, nn.ReLU6, nn.Dropout, nn.Dropout2d, nn.Identity, nn.BatchNorm2d, nn.LocalResponseNorm)
+POINTWISE_FUNCTIONS = (
+    F.relu,
+    F.relu6,
+    torch.relu,
+    F.dropout,
+    F.dropout2d,
+    F.local_response_norm,
+    operator.mul,
+    torch.mul,
+)
 POINTWISE_METHODS = ("to", "type_as", "relu", "relu_", "contiguous")
 MERGES = (torch.cat, operator.add, torch.add)
 POOLINGS: dict[Any, Kind] = {F.max_pool2d: "max_pool", F.avg_pool2d: "avg_pool"}
@@ -22,7 +31,10 @@ POOLINGS: dict[Any, Kind] = {F.max_pool2d: "max_pool", F.avg_pool2d: "avg_pool"}
 
 @dataclass(frozen=True)
 class Window:
-    """What one output of a convolution or pooling looks at; pairs are (rows, columns)."""
+    """What one output of a convolution or pooling looks at; pairs are (rows, columns).
+
+    ``"pad"`` only adds zeros after the last row and column, ``end_padding`` of them: an output is its input.
+    """
 
     kind: Kind
     kernel_size: Pair
@@ -30,6 +42,7 @@ class Window:
     padding: Pair
     dilation: Pair = (1, 1)
     ceil_mode: bool = False
+    end_padding: Pair = (0, 0)
 
     @property
     def span(self) -> Pair:
@@ -42,12 +55,14 @@ class Window:
 class Reach:
     """Which input pixels an output of a network depends on, for (rows, columns).
 
-    Output ``u`` sees the pixels from ``u * stride - padding`` on, ``field`` of them.
+    Output ``u`` sees the pixels from ``u * stride - padding`` on, ``field`` of them. ``end_padding``: how many pixels
+    more than ``padding`` there may be past the last one.
     """
 
     field: Pair = (1, 1)
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
+    end_padding: Pair = (0, 0)
 
     def through(self, window: Window) -> Reach:
         axes = (0, 1)
@@ -55,11 +70,13 @@ class Reach:
             _pair(self.field[a] + (window.span[a] - 1) * self.stride[a] for a in axes),
             _pair(self.stride[a] * window.stride[a] for a in axes),
             _pair(self.padding[a] + window.padding[a] * self.stride[a] for a in axes),
+            _pair(self.end_padding[a] + window.end_padding[a] * self.stride[a] for a in axes),
         )
 
     def outputs(self, size: Pair) -> Pair:
         """How many outputs an input of this size has; zero or less where it is too small."""
-        return _pair((size[a] + 2 * self.padding[a] - self.field[a]) // self.stride[a] + 1 for a in (0, 1))
+        padded = _pair(size[a] + 2 * self.padding[a] + self.end_padding[a] for a in (0, 1))
+        return _pair((padded[a] - self.field[a]) // self.stride[a] + 1 for a in (0, 1))
 
 
 def trace(net: nn.Module) -> fx.GraphModule:
@@ -83,6 +100,8 @@ def window_of(net: fx.GraphModule, node: fx.Node) -> Window | None:
         return _window_of_module(node, net.get_submodule(str(node.target)))
     if node.target in POOLINGS:
         return _window_of_pooling(node)
+    if node.target is F.pad:
+        return _window_of_pad(node)
     if node.op == "call_method" and node.target in POINTWISE_METHODS:
         return None
     if node.op == "call_function" and node.target in (*POINTWISE_FUNCTIONS, *MERGES):
@@ -125,7 +144,8 @@ def single_output(net: fx.GraphModule) -> fx.Node:
 
 def _extent(reach: Reach) -> tuple[int, ...]:
     """Maps with equal extents have equal sizes for any input."""
-    return (*reach.stride, *(2 * p - f for p, f in zip(reach.padding, reach.field, strict=True)))
+    sizes = zip(reach.padding, reach.end_padding, reach.field, strict=True)
+    return (*reach.stride, *(2 * padding + end - field for padding, end, field in sizes))
 
 
 def _window_of_module(node: fx.Node, module: nn.Module) -> Window | None:
@@ -160,6 +180,15 @@ def _window_of_pooling(node: fx.Node) -> Window:
         options.get("dilation", 1),
         ceil_mode=options.get("ceil_mode", False),
     )
+
+
+def _window_of_pad(node: fx.Node) -> Window:
+    names = ("input", "pad", "mode", "value")
+    options: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    left, right, top, bottom = (*options["pad"], 0, 0, 0, 0)[:4]
+    if options.get("mode", "constant") != "constant" or options.get("value") or left or top or min(right, bottom) < 0:
+        raise ValueError(f"{node.name}: a padding of its own must add zeros, after the last row and column only")
+    return Window("pad", (1, 1), (1, 1), (0, 0), end_padding=(int(bottom), int(right)))
 
 
 def _check_average(node: fx.Node, count_include_pad: object, divisor: object) -> None:

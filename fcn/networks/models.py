@@ -19,7 +19,7 @@ from .scores import Scores
 
 Trunk = Callable[[Tensor], Mapping[str, Tensor]]
 
-STRIDES = (32, 16, 8)
+STRIDES = (32, 16, 8, 4)
 PADS = ("same", "official")
 AT_ONCE_SCALES = {16: 0.01, 8: 0.0001}
 """What FCN-8s trained at once multiplies the maps of its skips by (TPAMI 2016, section 4.3)."""
@@ -32,7 +32,7 @@ class ModelConfig:
     backbone: str = "vgg16"
     """Key of ``fcn.backbones.BACKBONES``."""
     stride: int = 8
-    """32, 16 or 8: FCN-32s, FCN-16s, FCN-8s."""
+    """32, 16 or 8: FCN-32s, FCN-16s, FCN-8s; 4 has a skip more (pool2), for thin structures: not in the paper."""
     classes: int = 21
     pad: str = "same"
     """``"same"``, or ``"official"``: the published geometry, which pads images by 100 (GoogLeNet: not at all)."""
@@ -68,8 +68,10 @@ class ModelConfig:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
         if self.classes < 2:
             raise ValueError(f"classes must be at least 2, got {self.classes}")
-        if self.at_once and self.stride == 32:
-            raise ValueError("at_once scales skips, and FCN-32s has none: stride must be 16 or 8")
+        if self.at_once and self.stride not in AT_ONCE_SCALES:
+            raise ValueError(
+                f"at_once scales the skips of FCN-16s and FCN-8s: stride must be 16 or 8, got {self.stride}"
+            )
         if len(set(self.modalities)) != len(self.modalities) or not all(map(str.isidentifier, self.modalities)):
             raise ValueError(f"modalities must be different names, got {self.modalities}")
         if self.tasks:
@@ -274,20 +276,21 @@ def build_model(config: ModelConfig) -> FCN:
     return FCN(config)
 
 
-def parameter_groups(model: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, lr: float, weight_decay: float, head_rate: float = 1.0) -> list[dict[str, Any]]:
     """Optimizer groups of the official solver: biases learn twice as fast, and only weights decay.
 
     Scales of normalization layers, which the published networks do not have, learn at ``lr`` without decay. Parameters
-    that do not require gradients are left out.
+    that do not require gradients are left out. ``head_rate``: rates of the head are multiplied by it, in groups of its
+    own.
     """
-    groups: dict[str, dict[str, Any]] = {
-        "weights": {"lr": lr, "weight_decay": weight_decay},
-        "biases": {"lr": 2 * lr, "weight_decay": 0.0},
-        "scales": {"lr": lr, "weight_decay": 0.0},
-    }
-    members: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
+    kinds = {"weights": (lr, weight_decay), "biases": (2 * lr, 0.0), "scales": (lr, 0.0)}
+    groups: dict[str, dict[str, Any]] = {}
+    for part, factor in {"": 1.0, "head ": head_rate}.items():
+        for kind, (rate, decay) in kinds.items():
+            groups[part + kind] = {"name": part + kind, "params": [], "lr": factor * rate, "weight_decay": decay}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            group = "biases" if name.endswith("bias") else "weights" if parameter.dim() > 1 else "scales"
-            members[group].append(parameter)
-    return [{"name": name, "params": members[name], **options} for name, options in groups.items() if members[name]]
+            part = "head " if head_rate != 1 and name.startswith("head.") else ""
+            kind = "biases" if name.endswith("bias") else "weights" if parameter.dim() > 1 else "scales"
+            groups[part + kind]["params"].append(parameter)
+    return [group for group in groups.values() if group["params"]]

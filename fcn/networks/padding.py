@@ -20,6 +20,8 @@ from torch import Tensor, fx, nn
 
 from .graph import Window, trace, window_of
 
+UNKNOWN = {"avg_pool": "average poolings", "pad": "paddings of one end"}
+
 
 class ReusedPadding:
     """``net`` as a function that computes what its padding makes only once for each size of image.
@@ -266,8 +268,8 @@ def paste(x: Tensor, row: int, column: int, background: Tensor) -> Tensor:
 
 def _window(net: fx.GraphModule, node: fx.Node) -> Window | None:
     window = window_of(net, node)
-    if window is not None and window.kind == "avg_pool":
-        raise ValueError(f"{node.name}: average poolings are not among the layers whose padding is reused")
+    if window is not None and window.kind in UNKNOWN:
+        raise ValueError(f"{node.name}: {UNKNOWN[window.kind]} are not among the layers whose padding is reused")
     return window
 
 

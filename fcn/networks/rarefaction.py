@@ -88,6 +88,7 @@ def rarefy(net: nn.Module, stride: int | Pair = 1) -> fx.GraphModule:
             (strides[0], strides[1]),
             (window.padding[0] * dilation[0], window.padding[1] * dilation[1]),
             (window.dilation[0] * dilation[0], window.dilation[1] * dilation[1]),
+            end_padding=(window.end_padding[0] * dilation[0], window.end_padding[1] * dilation[1]),
         )
         replaced = _emit(traced, node, rare)
         kept[replaced] = (before[0] * strides[0], before[1] * strides[1])
@@ -125,7 +126,10 @@ def _emit(net: fx.GraphModule, node: fx.Node, window: Window) -> fx.Node:
         return node
     x, graph = node.all_input_nodes[0], net.graph
     with graph.inserting_before(node):
-        if window.kind == "conv":
+        if window.kind == "pad":
+            rows, columns = window.end_padding
+            replaced = graph.call_function(F.pad, (x, (0, columns, 0, rows)))
+        elif window.kind == "conv":
             conv = net.get_submodule(str(node.target))
             weight = graph.get_attr(f"{node.target}.weight")
             bias = None if conv.bias is None else graph.get_attr(f"{node.target}.bias")

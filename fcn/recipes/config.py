@@ -26,8 +26,9 @@ class DataConfig:
     kind: ``mri``, or a name of ``fcn.data.KINDS``.
     train_split, val_split, test_split: where splits are lists, they join and subtract: train+val-seg11valid.
     images, masks: names of the two folders (``folder`` only).
-    preprocessing: ``fit`` (mean and deviation of the training images), that of pretrained weights: ``caffe_vgg``
-        or ``imagenet`` (torchvision), or ``published``: what the authors' networks for these data were given.
+    preprocessing: ``fit`` (mean and deviation of the training images), that of pretrained weights: ``caffe_vgg``,
+        ``imagenet`` (torchvision) or ``efficientnet_lite``, or ``published``: what the authors' networks for these data
+        were given.
     workers: processes that read images; 0 reads in the training process.
     """
 
@@ -38,7 +39,7 @@ class DataConfig:
     train_split: str = "train"
     val_split: str = "val"
     test_split: str = "test"
-    preprocessing: Literal["fit", "caffe_vgg", "imagenet", "published"] = "fit"
+    preprocessing: Literal["fit", "caffe_vgg", "imagenet", "efficientnet_lite", "published"] = "fit"
     augment: Augmentation = field(default_factory=Augmentation)
     batch_size: int = 1
     workers: int = 0
@@ -68,7 +69,9 @@ class NetworkConfig:
 
     modalities: names of trunks that see three channels of an image each and whose scores are summed (late fusion),
         such as ``[color, hha]``.
-    pretrained: weights of each trunk: a classifier or FCN of Caffe, torchvision, pytorch-fcn or this program.
+    truncate: layer that is scored in place of the last one, such as pool5: what lies behind it is left out.
+    pretrained: weights of each trunk: a classifier or FCN of Caffe, torchvision, pytorch-fcn or this program; or the
+        name of a backbone whose weights come in a package: efficientnet_lite0, 1 or 2 (the extra ``pretrained``).
     init_from: a network trained by this program to start from, scores included; or one for each of ``modalities``,
         ``{color: FILE, hha: FILE}``, whose scores are averaged.
     tune: the weights of ``all`` layers, or only of the ``head``: CVPR 2015's FCN-32s-fixed.
@@ -80,6 +83,7 @@ class NetworkConfig:
     at_once: bool = False
     upsampling: Filter = "fixed"
     last_upsampling: Filter = "fixed"
+    truncate: str = ""
     modalities: list[str] = field(default_factory=list)
     pretrained: str | None = None
     init_from: str | dict[str, str] | None = None
@@ -122,6 +126,8 @@ class OptimizerConfig:
 
     schedule: over each stage, ``constant``; ``poly``: rate x (1 - step / steps) ** 0.9; or ``step``: a tenth of the
         rate after each of ``milestones``, parts of the stage.
+    warmup: steps at the start of each stage over which rates grow, evenly, to those of the schedule.
+    head_rate: rates of the head, the scores of the trunk's maps, are those of the trunk times this.
     rates_for: the loss that rates and decay are meant for: ``loss``, the one there is, or the pixels' ``mean`` or
         ``sum``. Where that is the other one, rates are multiplied or divided by the labeled pixels of an image, and
         decay the other way round, so that SGD's steps are the same. (Of several tasks: by the mean of theirs, so that
@@ -133,18 +139,25 @@ class OptimizerConfig:
     weight_decay: float = 5e-4
     schedule: Literal["constant", "poly", "step"] = "constant"
     milestones: list[float] = field(default_factory=lambda: [0.6, 0.85])
+    warmup: int = 0
+    head_rate: float = 1.0
     rates_for: Literal["loss", "mean", "sum"] = "loss"
 
     def __post_init__(self) -> None:
         if not all(0 < milestone < 1 for milestone in self.milestones):
             raise ValueError(f"optimizer.milestones must lie between 0 and 1, got {self.milestones}")
+        if self.warmup < 0:
+            raise ValueError(f"optimizer.warmup must be 0 or more steps, got {self.warmup}")
+        if not 0 < self.head_rate < float("inf"):
+            raise ValueError(f"optimizer.head_rate must be above 0 and finite, got {self.head_rate}")
 
 
 @dataclass
 class StagesConfig:
     """Networks trained one after the other, each initialized by the best weights of the one before.
 
-    stride: 32, 16 or 8 for FCN-32s, -16s, -8s. epochs, lr: one number for each stage.
+    stride: 32, 16 or 8 for FCN-32s, -16s, -8s; 4 has a skip more, which the paper has not.
+    epochs, lr: one number for each stage.
     """
 
     stride: list[int] = field(default_factory=lambda: [32, 16, 8])
@@ -157,8 +170,8 @@ class StagesConfig:
                 "stages.stride, stages.epochs and stages.lr must have one number for each stage, "
                 f"got {self.stride}, {self.epochs} and {self.lr}"
             )
-        if not set(self.stride) <= {32, 16, 8} or len(set(self.stride)) < len(self.stride):
-            raise ValueError(f"stages.stride must hold 32, 16 or 8, each at most once, got {self.stride}")
+        if not set(self.stride) <= {32, 16, 8, 4} or len(set(self.stride)) < len(self.stride):
+            raise ValueError(f"stages.stride must hold 32, 16, 8 or 4, each at most once, got {self.stride}")
         for epochs in self.epochs:
             _positive("stages.epochs", epochs)
 

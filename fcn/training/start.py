@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..data import SegmentationDataset
-from ..data.preprocessing import CAFFE_VGG, IMAGENET, Preprocessing
+from ..data.preprocessing import CAFFE_VGG, EFFICIENTNET_LITE, IMAGENET, Preprocessing
 from ..errors import ConfigError
 from ..networks.models import FCN, ModelConfig, build_model
 from ..recipes.config import DataConfig, LossConfig, NetworkConfig, OptimizerConfig, StagesConfig
@@ -33,6 +33,7 @@ def new_network(network: NetworkConfig, stride: int, data: SegmentationDataset, 
             at_once=network.at_once,
             upsampling=network.upsampling,
             last_upsampling=network.last_upsampling,
+            truncate=network.truncate,
             modalities=tuple(network.modalities),
         )
     )
@@ -64,7 +65,7 @@ def preprocessing_of(data: DataConfig, train_set: SegmentationDataset) -> Prepro
             f"data.preprocessing: {data.preprocessing} is for colors, and {data.kind} data have "
             f"{train_set.published.channels} channels; take published or fit"
         )
-    return {"caffe_vgg": CAFFE_VGG, "imagenet": IMAGENET}[data.preprocessing]
+    return {"caffe_vgg": CAFFE_VGG, "imagenet": IMAGENET, "efficientnet_lite": EFFICIENTNET_LITE}[data.preprocessing]
 
 
 def rates_for_loss(

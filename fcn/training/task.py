@@ -54,7 +54,7 @@ class SegmentationTask(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         options = self.options
-        groups = parameter_groups(self.model, self.lr, options.weight_decay)
+        groups = parameter_groups(self.model, self.lr, options.weight_decay, options.head_rate)
         optimizer: torch.optim.Optimizer
         if options.name == "sgd":
             optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=options.momentum)
@@ -66,9 +66,10 @@ class SegmentationTask(pl.LightningModule):
     def _rate(self, step: int) -> float:
         """By which rates are multiplied."""
         options, done = self.options, min(step / self.steps, 1.0)
+        rate = min(1.0, (step + 1) / (options.warmup + 1))
         if options.schedule == "poly":
-            return float((1 - done) ** 0.9)
-        return 0.1 ** sum(done >= part for part in options.milestones) if options.schedule == "step" else 1.0
+            return float(rate * (1 - done) ** 0.9)
+        return rate * 0.1 ** sum(done >= part for part in options.milestones) if options.schedule == "step" else rate
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         super().optimizer_step(*arguments, **options)

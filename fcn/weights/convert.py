@@ -123,6 +123,7 @@ def _network(source: Source, at_once: bool | None, pad: str | None) -> tuple[Mod
             if f"{class_scores}.{part}" in given:
                 given[f"score_fr.{part}"] = given.pop(f"{class_scores}.{part}")
     weights = [name.removesuffix(".weight") for name in given if name.endswith(".weight")]
+    weights = [name for name in weights if name == first or name not in source.architecture.parameters]
     modalities = tuple(suffixes(weights, first))
     if modalities == ("",):
         modalities = ()

@@ -1,4 +1,4 @@
-"""The names that layers have in files of other programs: as published with Caffe, or torchvision's."""
+"""The names that layers have in files of other programs: as published with Caffe, torchvision's, or EfficientNet's."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Layout:
 
     backbone: str
     theirs: Mapping[str, str]
-    """Our name of each layer with parameters, and theirs."""
+    """Our name of each module with parameters, and theirs."""
 
     def resemblance(self, given: Mapping[str, Tensor]) -> tuple[float, int]:
         """The share of layers in common, the class scores left out, and how many of them have the same width."""
-        *layers, _ = (layer for layer in BACKBONES[self.backbone].layers if layer.name in self.theirs)
-        wanted = {self.theirs[layer.name]: layer.channels for layer in layers}
+        *ours, _ = ((name, width) for name, width in BACKBONES[self.backbone].parameters.items() if name in self.theirs)
+        wanted = {self.theirs[name]: width for name, width in ours}
         class_scores = list(self.theirs.values())[-1]
         names = {name.rpartition(".")[0] for name in given if name.endswith((".weight", ".bias"))} - {class_scores}
         names = {name for name in names if not name.startswith(NOT_OF_THE_BACKBONE) and not name.endswith(".bn")}
-        endings = tuple(filter(None, suffixes(names, next(iter(wanted)))))
+        endings = tuple(filter(None, suffixes(names - wanted.keys(), next(iter(wanted)))))
         found = {next((name.removesuffix(end) for end in endings if name.endswith(end)), name) for name in names}
         widths = sum(len(given.get(f"{name}.weight", ())) == width for name, width in wanted.items())
         return len(found & wanted.keys()) / len(found | wanted.keys()), widths
@@ -57,9 +57,10 @@ def layouts() -> list[Layout]:
     """Every layout of every backbone."""
     found = []
     for backbone, architecture in BACKBONES.items():
-        layers = [layer for layer in architecture.layers if layer.kind in ("conv", "linear")]
         if not backbone.endswith("_torchvision"):
-            found.append(Layout(backbone, {layer.name: layer.name for layer in layers}))
+            found.append(Layout(backbone, {name: name for name in architecture.parameters}))
+        if backbone.startswith("efficientnet_lite"):
+            found.append(Layout(backbone, _efficientnet(architecture.parameters)))
     for backbone, fully_connected in NUMBERED.items():
         theirs, index = {}, 0
         for layer in BACKBONES[backbone].layers:
@@ -78,3 +79,14 @@ def layouts() -> list[Layout]:
             theirs[layer.name] = f"{module.replace('_', '')}.{branch}.conv"
     found.append(Layout("googlenet_torchvision", {**theirs, "loss3/classifier": "fc"}))
     return found
+
+
+def _efficientnet(names: Iterable[str]) -> dict[str, str]:
+    """Those of lukemelas' and ml-illustrated's PyTorch packages: a block's normalizations are numbered."""
+    theirs = {"stem": "_conv_stem", "stem_norm": "_bn0", "head": "_conv_head", "head_norm": "_bn1", "fc": "_fc"}
+    norms = {"expand_norm": "_bn0", "depthwise_norm": "_bn1", "project_norm": "_bn2"}
+    for name in names:
+        block, _, part = name.partition("/")
+        if part:
+            theirs[name] = f"_blocks.{block.removeprefix('block')}.{norms.get(part, f'_{part}_conv')}"
+    return {name: theirs[name] for name in names}

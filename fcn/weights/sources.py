@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
-from ..data.preprocessing import CAFFE_VGG, IMAGENET, Preprocessing
+from ..data.preprocessing import CAFFE_VGG, EFFICIENTNET_LITE, IMAGENET, Preprocessing
 from ..networks.backbones import BACKBONES, Architecture
 from .files import METADATA_KEY
 from .layouts import Layout, layouts
+from .packages import weights_file
 from .tensors import Tensors, check_tensors, read_metadata, read_tensors
 
 
@@ -30,6 +31,9 @@ PUBLISHED = (
     Published("fcn8s_from_caffe.pth", "de93e540ec79512f8770033849c8ae89"),
     Published("fcn8s-atonce_from_caffe.pth", "bfed4437e941fef58932891217fe6464", at_once=True),
     Published("vgg16_from_caffe.pth", "aa75b158f4181e7f6230029eb96c1b13"),
+    Published("efficientnet-lite0-57934424.pth", "7406efdd8a1cb90d2464ddc714e33aa3"),
+    Published("efficientnet-lite1-77cc7160.pth", "e187d7cb28a0c0c0812fc04ec932afcd"),
+    Published("efficientnet-lite2-9656183e.pth", "1ff5589222bbf5d55c3ed7cfcd6de936"),
 )
 AUXILIARY = ("loss1/", "loss2/", "aux1.", "aux2.")
 """Classifiers within GoogLeNet that only its training on ImageNet needs; they are left out."""
@@ -61,7 +65,9 @@ class Source:
 
 
 def read_source(path: Path) -> Source:
-    """Raises ``FileNotFoundError``, or ``ValueError`` naming the file and why it holds no network known here."""
+    """``path`` may be the name of a backbone whose weights come in a package (``packages``). Raises
+    ``FileNotFoundError``, or ``ValueError`` naming the file and why it holds no network known here."""
+    path = weights_file(path)
     tensors, arch = read_tensors(path)
     if path.suffix == ".safetensors" and METADATA_KEY in read_metadata(path):
         raise ValueError(f"{path}: a weight file of this program already")
@@ -74,10 +80,12 @@ def read_source(path: Path) -> Source:
     torchvision = any(ours != theirs for ours, theirs in layout.theirs.items())
     if layout.backbone == "googlenet_torchvision":
         tensors = _fold_batch_norm(path, tensors)
-    elif any(name.endswith("running_mean") for name in tensors):
+    elif any(name.endswith("running_mean") for name in tensors) and not BACKBONES[layout.backbone].normalized:
         raise ValueError(f"{path}: it has batch normalization, and the published {layout.backbone} has none")
     preprocessing = CAFFE_VGG
-    if torchvision and published is None:
+    if layout.backbone.startswith("efficientnet_lite"):
+        preprocessing = EFFICIENTNET_LITE
+    elif torchvision and published is None:
         preprocessing = HALF if layout.backbone == "googlenet_torchvision" else IMAGENET
     tensors = _renamed(tensors, layout)
     return Source(path, layout.backbone, tensors, preprocessing, published, _at_once(path, arch, published))

@@ -31,10 +31,12 @@ ALIKE = ("backbone", "pad", "in_channels", "modalities", "classes", "tasks")
 def load_pretrained_backbone(model: FCN, path: str | os.PathLike[str]) -> None:
     """Fills the trunk of ``model`` from a classifier or an FCN, in any format that ``convert`` reads or its results.
 
-    Scores are left out. Use the preprocessing that the weights were made with: ``preprocessing.IMAGENET`` for
-    torchvision's, ``CAFFE_VGG`` for Caffe's. Where the network takes more channels than the file's (early fusion), each
-    further one starts as the mean of the others (the authors' RGB-D network). Raises ``FileNotFoundError``, or
-    ``ValueError`` naming the file and every tensor that does not fit.
+    ``path`` may be the name of a backbone whose weights come in a package: ``efficientnet_lite0``. Scores are left out,
+    and with them the layers behind ``model.config.truncate``. Fully connected layers of which the file has none start
+    anew, with a warning. Use the preprocessing that the weights were made with: ``preprocessing.IMAGENET`` for
+    torchvision's, ``CAFFE_VGG`` for Caffe's, ``EFFICIENTNET_LITE``. Where the network takes more channels than the
+    file's (early fusion), each further one starts as the mean of the others (the authors' RGB-D network). Raises
+    ``FileNotFoundError``, or ``ValueError`` naming the file and every tensor that does not fit.
     """
     path = Path(path)
     backbone, given = _trunk_of(path)
@@ -44,15 +46,24 @@ def load_pretrained_backbone(model: FCN, path: str | os.PathLike[str]) -> None:
             f"{path}: these are weights of {backbone}, the network is {model.config.backbone}"
             + (f": {why}; build the network on {backbone}" if why else "")
         )
+    trained = {name.rpartition(".")[0] for name in given}
+    classifier = [layer.name for layer in model.config.architecture.layers[:-1] if layer.kind == "linear"]
     for trunk in model.trunks.values():
         wanted = trunk.state_dict()
+        fresh = [name for name in classifier if f"{name}.weight" in wanted]
+        if fresh and not trained.intersection(classifier):
+            warnings.warn(f"{path}: it has no {' and '.join(fresh)}; they start anew", stacklevel=2)
+            wanted = {name: t for name, t in wanted.items() if name.rpartition(".")[0] not in fresh}
         tensors = {name: fitted(tensor, wanted.get(name)) for name, tensor in given.items()}
         first = f"{trunk.layers[0].name}.weight"
         if first in tensors and tensors[first].shape[1] < trunk.in_channels and tensors[first].shape[1] == 3:
             further = tensors[first].mean(1, keepdim=True).expand(-1, trunk.in_channels - 3, -1, -1)
             tensors[first] = torch.cat((tensors[first], further), 1)
+        if model.config.truncate:
+            behind = model.config.architecture.parameters.keys() - {name.rpartition(".")[0] for name in wanted}
+            tensors = {name: t for name, t in tensors.items() if name.rpartition(".")[0] not in behind}
         check_tensors(path, tensors, wanted)
-        trunk.load_state_dict(tensors)
+        trunk.load_state_dict(tensors, strict=False)  # but for what starts anew, all of it
 
 
 def _trunk_of(path: Path) -> tuple[str, Tensors]:

@@ -34,8 +34,11 @@ def narrowed(architecture: Architecture, divisor: int) -> Architecture:
         if layer.kind in ("conv", "linear"):
             channels[layer.name] = 2 * math.ceil(layer.channels / divisor / 2)
         else:
-            channels[layer.name] = sum(channels[name] for name in layer.inputs or (before,))
-        layers.append(replace(layer, channels=channels[layer.name]))
+            widths = [channels[name] for name in layer.inputs or (before,)]
+            channels[layer.name] = widths[0] if layer.kind == "sum" else sum(widths)
+        depthwise = layer.groups == layer.channels
+        groups = channels[layer.name] if depthwise else layer.groups
+        layers.append(replace(layer, channels=channels[layer.name], groups=groups))
         before = layer.name
     return replace(architecture, layers=tuple(layers))
 

@@ -366,7 +366,7 @@ def test_dropout_is_on_in_training_only() -> None:
     ("options", "message"),
     [
         ({"backbone": "vgg"}, "backbone must be one of .*'vgg16'.* got 'vgg'"),
-        ({"stride": 4}, "stride must be one of .* got 4"),
+        ({"stride": 2}, "stride must be one of .* got 2"),
         ({"classes": 1}, "classes must be at least 2, got 1"),
         ({"pad": "valid"}, "pad must be one of .* got 'valid'"),
         ({"in_channels": 0}, "in_channels must be at least 1"),
@@ -434,7 +434,7 @@ def test_scores_of_every_pixel_take_the_loss_that_needs_no_workspace(monkeypatch
     coarse, target = torch.randn(2, 3, 6, 7, requires_grad=True), torch.randint(0, 3, (2, 6, 7))
     options: dict[str, Any] = {"pixel_weight": torch.rand(2, 6, 7), "label_smoothing": 0.1, "ignore_index": 1}
     want = upsample_cross_entropy(coarse, target, torch.tensor([1.0, 2, 3]), grid=grid, **options)
-    monkeypatch.delattr("fcn.scores.upsample_cross_entropy")
+    monkeypatch.delattr("fcn.networks.scores.upsample_cross_entropy")
     got = Scores(coarse, grid).loss(target, torch.tensor([1.0, 2, 3]), **options)
     torch.testing.assert_close(got, want)
     torch.testing.assert_close(torch.autograd.grad(got, coarse), torch.autograd.grad(want, coarse))

@@ -318,7 +318,7 @@ def test_optimizer_groups_follow_the_official_solver(recipe: Recipe, model: FCN)
         (["--trainer.patience", "0"], "trainer.patience must be at least 1"),
         (["--optimizer.milestones", "[1.5]"], "optimizer.milestones must lie between 0 and 1"),
         (["--stages.epochs", "[1]"], "one number for each stage"),
-        (["--stages.stride", "[32, 64]"], "stages.stride must hold 32, 16 or 8"),
+        (["--stages.stride", "[32, 64]"], "stages.stride must hold 32, 16, 8 or 4"),
         (["--data.augment.scale", "[2, 1]"], "augment.scale must be two factors"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from .alexnet import ALEXNET, ALEXNET_TORCHVISION
 from .architecture import Architecture
+from .efficientnet import EFFICIENTNET_LITE0, EFFICIENTNET_LITE1, EFFICIENTNET_LITE2
+from .folding import folded
 from .googlenet import GOOGLENET, GOOGLENET_TORCHVISION
 from .net import Modalities, Net, convolutionalize
 from .vgg import SMALL, SMALL_BATCHNORM, VGG16, VGG19
@@ -15,8 +17,11 @@ BACKBONES: dict[str, Architecture] = {
     "googlenet": GOOGLENET,
     "alexnet_torchvision": ALEXNET_TORCHVISION,
     "googlenet_torchvision": GOOGLENET_TORCHVISION,
+    "efficientnet_lite0": EFFICIENTNET_LITE0,
+    "efficientnet_lite1": EFFICIENTNET_LITE1,
+    "efficientnet_lite2": EFFICIENTNET_LITE2,
     "small": SMALL,
     "small_batchnorm": SMALL_BATCHNORM,
 }
 
-__all__ = ["BACKBONES", "Architecture", "Modalities", "Net", "convolutionalize"]
+__all__ = ["BACKBONES", "Architecture", "Modalities", "Net", "convolutionalize", "folded"]

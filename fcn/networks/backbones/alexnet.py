@@ -20,7 +20,7 @@ _CAFFENET = (
     Layer("fc7", "linear", 4096, then=("relu", "dropout")),
     Layer("fc8", "linear", 1000),
 )
-TAPS = ("fc7", "pool2", "pool1")
+TAPS = ("fc7", "pool2", "pool1", "conv1")
 ALEXNET = Architecture(_CAFFENET, 227, TAPS)
 
 _TORCHVISION = (

@@ -52,6 +52,7 @@ def _googlenet(torchvision: bool) -> Architecture:
         Layer("conv2/norm2", "lrn", 192),
         Layer("pool2/3x3_s2", "pool", 192, 3, 2),
     ]
+    stride4 = "conv2/3x3" if torchvision else "conv2/norm2"
     if torchvision:
         layers = [layer for layer in layers if layer.kind != "lrn"]
     for module in INCEPTIONS:
@@ -61,7 +62,7 @@ def _googlenet(torchvision: bool) -> Architecture:
             layers.append(Layer(POOLED[module], "pool", layers[-1].channels, size, 2))
     layers.append(Layer("pool5/7x7_s1", "avg_pool", layers[-1].channels, 7, then=("dropout",)))
     layers.append(Layer("loss3/classifier", "linear", 1000))
-    taps = ("pool5/7x7_s1", "inception_4e/output", "inception_3b/output")
+    taps = ("pool5/7x7_s1", "inception_4e/output", "inception_3b/output", stride4)
     return Architecture(tuple(layers), 224, taps, official_padding=None)
 
 

@@ -52,8 +52,10 @@ class Net(nn.Module):
         }
         channels: dict[str, int] = {}
         for layer in self.layers:
-            given = sum(channels[name] for name in sources[layer.name]) or in_channels
-            self._add_parameters(layer, given)
+            widths = [channels[name] for name in sources[layer.name]] or [in_channels]
+            if layer.kind == "sum" and len(set(widths)) > 1:
+                raise ValueError(f"{layer.name}: it adds maps of {' and '.join(map(str, widths))} channels")
+            self._add_parameters(layer, widths[0] if layer.kind == "sum" else sum(widths))
             channels[layer.name] = layer.channels
 
     def _add_parameters(self, layer: Layer, in_channels: int) -> None:
@@ -73,7 +75,7 @@ class Net(nn.Module):
             nn.init.zeros_(module.bias)
         self.add_module(layer.name, module)
         if normalized:
-            self.add_module(f"{layer.name}_norm", nn.BatchNorm2d(layer.channels))
+            self.add_module(f"{layer.name}_norm", nn.BatchNorm2d(layer.channels, layer.epsilon))
 
     def path(self, tap: str) -> tuple[Layer, ...]:
         """The layers from the image to ``tap``; where branches meet, those that see most."""
@@ -101,6 +103,8 @@ class Net(nn.Module):
     def _run(self, layer: Layer, inputs: list[Tensor]) -> Tensor:
         x = inputs[0]
         if layer.kind == "conv":
+            if layer.end_padding:
+                x = F.pad(x, (0, layer.end_padding, 0, layer.end_padding))
             x = getattr(self, layer.name)(x)
         elif layer.kind == "linear":
             if x.dim() == 4 and x.shape[2:] != (layer.kernel_size, layer.kernel_size):
@@ -115,6 +119,9 @@ class Net(nn.Module):
             x = F.avg_pool2d(x, layer.kernel_size, layer.stride, layer.padding, ceil_mode=True)
         elif layer.kind == "lrn":
             x = F.local_response_norm(x, 5, alpha=1e-4, beta=0.75)  # the settings of CaffeNet and GoogLeNet
+        elif layer.kind == "sum":
+            for other in inputs[1:]:
+                x = x + other
         else:
             x = torch.cat(inputs, 1)
         for operation in layer.then:
@@ -122,6 +129,8 @@ class Net(nn.Module):
                 x = getattr(self, f"{layer.name}_norm")(x)
             elif operation == "relu":
                 x = F.relu(x, inplace=True)
+            elif operation == "relu6":
+                x = F.relu6(x, inplace=True)
             else:
                 x = F.dropout(x, self.dropout, self.training)
         return x
@@ -183,7 +192,7 @@ def convolutionalize(
         if layer.kind == "linear":
             layer = replace(layer, kind="conv", padding=layer.kernel_size // 2 if padding == "same" else 0)
         elif padding == "same":
-            layer = replace(layer, padding=(layer.field - 1) // 2)
+            layer = replace(layer, padding=(layer.field - 1) // 2, end_padding=0)
         elif padding is not None and index == 0:
             layer = replace(layer, padding=padding)
         layers[index] = layer

@@ -33,7 +33,7 @@ def vgg(
         Layer("fc7", "linear", fc_width, then=("relu", "dropout")),
         Layer("fc8", "linear", classes),
     ]
-    return Architecture(tuple(layers), 32 * fc_kernel_size, ("fc7", "pool4", "pool3"))
+    return Architecture(tuple(layers), 32 * fc_kernel_size, ("fc7", "pool4", "pool3", "pool2"))
 
 
 WIDTHS = (64, 128, 256, 512, 512)
