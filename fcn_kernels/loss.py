@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .backend import define_op
 from .checks import check_same, names_of
 
 TARGET_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
 REDUCTIONS = ("none", "sum", "mean")
-
-# The fields of ``LossCall`` as a dispatcher op takes them.
-LOSS_SCHEMA = (
-    "Tensor scores, Tensor target, Tensor? weight, Tensor? pixel_weight, int ignore_index, str reduction, "
-    "float label_smoothing, str backend"
-)
 
 
 class LossCall(NamedTuple):
@@ -41,6 +37,11 @@ class LossCall(NamedTuple):
     @property
     def options(self) -> tuple[int, str, float, str]:
         return self[4:]
+
+    @property
+    def kernel_options(self) -> tuple[int, bool, float]:
+        """``options`` as the compiled kernels take them."""
+        return self.ignore_index, self.reduction == "mean", self.label_smoothing
 
     @classmethod
     def restored(cls, ctx: Any) -> tuple[LossCall, list[Tensor]]:
@@ -100,6 +101,25 @@ class LossCall(NamedTuple):
     def _check_weight(operator: str, argument: str, weight: Tensor) -> None:
         if not weight.dtype.is_floating_point:
             raise TypeError(f"{operator}: {argument} must be floating point, got {weight.dtype}")
+
+
+# The fields of ``LossCall`` as a dispatcher op takes them.
+_SCHEMA = (
+    "Tensor scores, Tensor target, Tensor? weight, Tensor? pixel_weight, int ignore_index, str reduction, "
+    "float label_smoothing, str backend"
+)
+
+
+def define_loss_op(name: str, own: str, returns: str, run: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+    """``define_op`` of what only this op takes (``own``, a schema) and then the fields of a call, which reach ``run``
+    and ``fake`` as one."""
+
+    def with_call(function: Callable[..., Any]) -> Callable[..., Any]:
+        fields = -len(LossCall._fields)
+        # tuple's own constructor takes half the time, of each call.
+        return lambda *arguments: function(*arguments[:fields], tuple.__new__(LossCall, arguments[fields:]))
+
+    return define_op(name, f"({own}, {_SCHEMA}) -> {returns}", with_call(run), with_call(fake))
 
 
 # What ``autograd.Function`` wants of a backward for all of a call but the scores.

@@ -38,7 +38,7 @@ def test_opcheck(backend: str, make: Callable[..., Tensor]) -> None:
     torch.library.opcheck(ops.upsample_add_backward.default, (skip, [6, 7], grid, "channels_last", backend))
     weight = torch.randn(3, 1, 8, 8)
     for added in (skip, None):
-        torch.library.opcheck(ops.conv_transpose_add.default, (x, weight, added, 4, 3, [21, 27], backend))
+        torch.library.opcheck(ops.conv_transpose_add.default, (x, weight, added, [21, 27], 4, 3, backend))
     for layout in ("contiguous", "channels_last"):
         args = (skip, weight, [6, 7], layout, 4, 3, backend)
         torch.library.opcheck(ops.conv_transpose_add_backward_x.default, args)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ...autograd import first_order_only, recorded
-from ...backend import choose, define_op, implementation
+from ...backend import choose, implementation
 from ...checks import check_scores
-from ...loss import LOSS_SCHEMA, NO_OTHER_GRADIENTS, LossCall
+from ...loss import NO_OTHER_GRADIENTS, LossCall, define_loss_op
 from .reference import cross_entropy as cross_entropy_reference
 
 
@@ -109,7 +109,7 @@ class _GradientInBackward(torch.autograd.Function):
         return first_order_only("cross_entropy", grad, call.scores, grad_loss), *NO_OTHER_GRADIENTS
 
 
-def _outputs(call: LossCall, with_grad: bool) -> tuple[str, ...]:
+def _outputs(with_grad: bool, call: LossCall) -> tuple[str, ...]:
     """What a call makes, in this order: the loss (of each pixel for "none"); the gradient of the reduced loss; what
     makes the gradient of the sum that of the mean: 1 / sum of weights, or 0 if they are none."""
     if call.backend == "cpu":
@@ -119,26 +119,24 @@ def _outputs(call: LossCall, with_grad: bool) -> tuple[str, ...]:
     return ("loss", "scale") if call.reduction == "mean" else ("loss",)
 
 
-def _run(with_grad: bool, *arguments: Any) -> list[Tensor]:
-    call, outputs = LossCall(*arguments), _fake(with_grad, *arguments)
+def _run(with_grad: bool, call: LossCall) -> list[Tensor]:
+    outputs = _fake(with_grad, call)
     if call.target.numel() == 0:
         return [output.zero_() for output in outputs]
-    written = dict(zip(_outputs(call, with_grad), outputs, strict=True))
+    written = dict(zip(_outputs(with_grad, call), outputs, strict=True))
     implementation("cross_entropy", call.backend).cross_entropy(call, **written)
     return outputs
 
 
-def _fake(with_grad: bool, *arguments: Any) -> list[Tensor]:
-    call = LossCall(*arguments)
+def _fake(with_grad: bool, call: LossCall) -> list[Tensor]:
     outputs = []
-    for name in _outputs(call, with_grad):
+    for name in _outputs(with_grad, call):
         if name == "grad":
             outputs.append(torch.empty_like(call.scores))
         else:
-            n, _, height, width = call.scores.shape
-            pixels = name == "loss" and call.reduction == "none"
-            outputs.append(call.scores.new_empty((n, height, width) if pixels else (), dtype=call.sum_dtype))
+            shape = call.target.shape if name == "loss" and call.reduction == "none" else ()
+            outputs.append(call.scores.new_empty(shape, dtype=call.sum_dtype))
     return outputs
 
 
-_forward = define_op("cross_entropy", f"(bool with_grad, {LOSS_SCHEMA}) -> Tensor[]", _run, _fake)
+_forward = define_loss_op("cross_entropy", "bool with_grad", "Tensor[]", _run, _fake)

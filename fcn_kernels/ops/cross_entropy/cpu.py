@@ -20,9 +20,7 @@ def cross_entropy(call: LossCall, loss: Tensor, grad: Tensor | None = None) -> N
         grad,
         loss if pixels else None,
         None if pixels else loss,
-        call.ignore_index,
-        call.reduction == "mean",
-        call.label_smoothing,
+        *call.kernel_options,
         torch.get_num_threads(),
     )
     if bad_pixel >= 0:

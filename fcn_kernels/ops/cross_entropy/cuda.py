@@ -30,8 +30,6 @@ def cross_entropy(
         scale,
         sums,
         MOST_BLOCKS,
-        call.ignore_index,
-        call.reduction == "mean",
-        call.label_smoothing,
+        *call.kernel_options,
         *device_and_stream(call.scores),
     )

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ...autograd import first_order_only, recorded
-from ...backend import choose, define_op, implementation
+from ...backend import choose, implementation
 from ...checks import check_scores, output_grid
 from ...grid import BilinearGrid
-from ...loss import LOSS_SCHEMA, NO_OTHER_GRADIENTS, LossCall
+from ...loss import NO_OTHER_GRADIENTS, LossCall, define_loss_op
 from .reference import upsample_cross_entropy as upsample_cross_entropy_reference
 
 
@@ -102,7 +102,7 @@ class _PixelLoss(torch.autograd.Function):
         return None, grad_x, *NO_OTHER_GRADIENTS
 
 
-def _outputs(call: LossCall, with_grad: bool) -> tuple[str, ...]:
+def _outputs(with_grad: bool, call: LossCall) -> tuple[str, ...]:
     """What a call makes, in this order: the loss; its gradient, from a GPU that of the sum over pixels; and what makes
     that the gradient of the loss: 1 for "sum"; for "mean" 1 / sum of weights, or 0 if they are none."""
     if not with_grad:
@@ -110,39 +110,33 @@ def _outputs(call: LossCall, with_grad: bool) -> tuple[str, ...]:
     return ("loss", "grad") if call.backend == "cpu" else ("loss", "grad", "scale")
 
 
-def _run(grid: list[int], with_grad: bool, *arguments: Any) -> list[Tensor]:
-    call, outputs = LossCall(*arguments), _fake(grid, with_grad, *arguments)
+def _run(grid: list[int], with_grad: bool, call: LossCall) -> list[Tensor]:
+    outputs = _fake(grid, with_grad, call)
     if call.target.numel() == 0:
         return [output.zero_() for output in outputs]
-    written = dict(zip(_outputs(call, with_grad), outputs, strict=True))
+    written = dict(zip(_outputs(with_grad, call), outputs, strict=True))
     implementation("upsample_cross_entropy", call.backend).upsample_cross_entropy(call, grid, **written)
     return outputs
 
 
-def _fake(grid: list[int], with_grad: bool, *arguments: Any) -> list[Tensor]:
-    call = LossCall(*arguments)
+def _fake(grid: list[int], with_grad: bool, call: LossCall) -> list[Tensor]:
     x, dtype = call.scores, call.sum_dtype
     return [
         torch.empty_like(x, dtype=dtype) if name == "grad" else x.new_empty((), dtype=dtype)
-        for name in _outputs(call, with_grad)
+        for name in _outputs(with_grad, call)
     ]
 
 
-def _run_pixels(grid: list[int], *arguments: Any) -> Tensor:
-    call, loss = LossCall(*arguments), _fake_pixels(grid, *arguments)
+def _run_pixels(grid: list[int], call: LossCall) -> Tensor:
+    loss = _fake_pixels(grid, call)
     if call.target.numel() > 0:
         implementation("upsample_cross_entropy", call.backend).upsample_cross_entropy_pixels(call, grid, loss)
     return loss
 
 
-def _fake_pixels(grid: list[int], *arguments: Any) -> Tensor:
-    call = LossCall(*arguments)
-    return call.scores.new_empty((call.scores.shape[0], grid[0], grid[1]), dtype=call.sum_dtype)
+def _fake_pixels(grid: list[int], call: LossCall) -> Tensor:
+    return call.scores.new_empty(call.target.shape, dtype=call.sum_dtype)
 
 
-_forward = define_op(
-    "upsample_cross_entropy", f"(SymInt[] grid, bool with_grad, {LOSS_SCHEMA}) -> Tensor[]", _run, _fake
-)
-_pixels = define_op(
-    "upsample_cross_entropy_pixels", f"(SymInt[] grid, {LOSS_SCHEMA}) -> Tensor", _run_pixels, _fake_pixels
-)
+_forward = define_loss_op("upsample_cross_entropy", "SymInt[] grid, bool with_grad", "Tensor[]", _run, _fake)
+_pixels = define_loss_op("upsample_cross_entropy_pixels", "SymInt[] grid", "Tensor", _run_pixels, _fake_pixels)

@@ -34,9 +34,7 @@ def _launch(
         pixel_loss,
         loss,
         grid,
-        call.ignore_index,
-        call.reduction == "mean",
-        call.label_smoothing,
+        *call.kernel_options,
         force_exact,
         torch.get_num_threads(),
     )

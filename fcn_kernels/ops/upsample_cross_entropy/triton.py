@@ -103,7 +103,8 @@ def _launch(
         "pixel_weight": pixel_weight, "sums": sums, "partials": partials, "pixel_loss": pixel_loss,
         "classes": classes, "h": h, "w": w, "cells": cells, "blocks": blocks, "plane": plane, "pitch": pitch,
         **_strides("target", target, "nhw"), **_strides("pixel_weight", pixel_weight, "nhw"),
-        "ignore_index": call.ignore_index, "hard": 1 - call.label_smoothing, "smoothing": call.label_smoothing / classes,
+        "ignore_index": call.ignore_index,
+        "hard": 1 - call.label_smoothing, "smoothing": call.label_smoothing / classes,
         **rows.arguments("rows"), **columns.arguments("columns"),
     }  # fmt: skip
     launch(NAME, patches, _programs(n * blocks), arguments, key, _patches_heuristic)

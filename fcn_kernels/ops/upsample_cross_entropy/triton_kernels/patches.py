@@ -38,7 +38,7 @@ def _rows(
     )  # fmt: skip
     if not PIXELS:
         WEIGHED: tl.constexpr = pixel_weight is not None
-        present = present(labels, ROWS * COLUMNS)
+        met = present(labels, ROWS * COLUMNS)
         if SMOOTH:
             smooth = label_moments(labels, weights, 0, True, WEIGHED, ROWS, COLUMNS)
             smooth_scores = packed + (classes + 1) * plane + at
@@ -52,7 +52,7 @@ def _rows(
                     total, column, row, both = exact_moments(scores, pitch, position, factors, peaks, COLUMNS)
                 else:
                     total, column, row, both = geometric_moments(scores, pitch, position, factors, ROWS, COLUMNS)
-            if (present >> (c & 31)) & 1:
+            if (met >> (c & 31)) & 1:
                 scale = hard * class_weight
                 of_class = label_moments(labels, weights, c, False, WEIGHED, ROWS, COLUMNS)
                 loss -= scale * weighted_scores(of_class, scores, pitch, position)
