@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .backend import define_op
 from .checks import check_same, names_of
+from .grid import is_whole
 
 TARGET_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
 REDUCTIONS = ("none", "sum", "mean")
@@ -92,8 +93,12 @@ class LossCall(NamedTuple):
                     f"got {tuple(self.pixel_weight.shape)}"
                 )
             self._check_weight(operator, "pixel_weight", self.pixel_weight)
+        if not is_whole(self.ignore_index):
+            raise TypeError(f"{operator}: ignore_index must be a whole number, got {self.ignore_index!r}")
         if self.reduction not in REDUCTIONS:
             raise ValueError(f"{operator}: reduction must be one of {', '.join(REDUCTIONS)}, got {self.reduction!r}")
+        if not isinstance(self.label_smoothing, (float, int)):
+            raise TypeError(f"{operator}: label_smoothing must be a number, got {self.label_smoothing!r}")
         if not 0 <= self.label_smoothing <= 1:
             raise ValueError(f"{operator}: label_smoothing must lie in [0, 1], got {self.label_smoothing}")
 
@@ -101,6 +106,8 @@ class LossCall(NamedTuple):
     def _check_weight(operator: str, argument: str, weight: Tensor) -> None:
         if not weight.dtype.is_floating_point:
             raise TypeError(f"{operator}: {argument} must be floating point, got {weight.dtype}")
+        if weight.requires_grad and torch.is_grad_enabled():
+            raise ValueError(f"{operator}: {argument} requires a gradient, and has none here; give {argument}.detach()")
 
 
 # The fields of ``LossCall`` as a dispatcher op takes them.

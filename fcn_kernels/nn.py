@@ -125,12 +125,15 @@ class UpsampleCrossEntropyLoss(_Loss):
 class UpsampleArgmax(nn.Module):
     """``upsample_argmax``: the label map of coarse scores, and its confidence where that is wanted."""
 
-    def __init__(self, size: tuple[int, int] | None = None, confidence: bool = False) -> None:
+    def __init__(
+        self, size: tuple[int, int] | None = None, confidence: bool = False, dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__()
-        self.size, self.confidence = size, confidence
+        self.size, self.confidence, self.dtype = size, confidence, dtype
 
     def forward(self, x: Tensor, *, grid: BilinearGrid | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        return upsample_argmax(x, grid=grid, size=self.size if grid is None else None, confidence=self.confidence)
+        size = self.size if grid is None else None
+        return upsample_argmax(x, grid=grid, size=size, confidence=self.confidence, dtype=self.dtype)
 
     def extra_repr(self) -> str:
-        return f"size={self.size}, confidence={self.confidence}"
+        return f"size={self.size}, confidence={self.confidence}, dtype={self.dtype}"

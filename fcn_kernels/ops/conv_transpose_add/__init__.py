@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...autograd import first_order_only, recorded
 from ...backend import choose, define_op, implementation
-from ...checks import check_same, check_scores, check_skip
+from ...checks import check_number, check_same, check_scores, check_size, check_skip
 from ...layout import empty_map, layout_of
 from .reference import conv_transpose_add as conv_transpose_add_reference
 
@@ -65,14 +65,13 @@ def conv_transpose_add(
 
 
 def _output_size(x: Tensor, k: int, stride: int, crop: int, size: tuple[int, int] | None) -> tuple[int, int]:
-    if stride < 1:
-        raise ValueError(f"conv_transpose_add: stride must be at least 1, got {stride}")
-    if crop < 0:
-        raise ValueError(f"conv_transpose_add: crop must not be negative, got {crop}")
+    check_number("conv_transpose_add", "stride", stride, 1)
+    check_number("conv_transpose_add", "crop", crop, 0)
     full = (stride * (x.shape[2] - 1) + k, stride * (x.shape[3] - 1) + k)
     if size is None:
         size = (full[0] - crop, full[1] - crop)
-    if len(size) != 2 or size[0] < 1 or size[1] < 1 or crop + size[0] > full[0] or crop + size[1] > full[1]:
+    size = check_size("conv_transpose_add", "size", size)
+    if size[0] < 1 or size[1] < 1 or crop + size[0] > full[0] or crop + size[1] > full[1]:
         raise ValueError(
             f"conv_transpose_add: size must be (height, width) of at least 1 within the {full} pixels that x feeds, "
             f"less the crop of {crop}; got {tuple(size)}"

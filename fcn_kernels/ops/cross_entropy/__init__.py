@@ -45,7 +45,9 @@ def cross_entropy(
     Returns the loss in float32 (float64 for float64 logits). Where no pixel counts, ``"mean"`` is 0 with zero gradient
     (``F.cross_entropy`` gives NaN). Differentiable once, in ``logits``. A label out of range raises ``ValueError``
     on a CPU and makes the loss NaN on a GPU or the reference (see ``check_target``). Class probabilities as targets are
-    not supported. Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong.
+    not supported. Weights have no gradient here, and are refused where they require one. A logit of -inf excludes its
+    class: its probability and gradient are 0, and the loss +inf where it is the label. NaN and +inf make the loss of
+    their pixel NaN. Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong.
     """
     check_scores("cross_entropy", "logits", logits)
     backend = choose("cross_entropy", backend, logits)
@@ -72,17 +74,23 @@ class _GradientInForward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        loss, *grad = _forward(ctx.needs_input_grad[0], *arguments)
-        ctx.save_for_backward(LossCall(*arguments).scores, *grad)
+        call = LossCall(*arguments)
+        loss, *grad = _forward(ctx.needs_input_grad[0], *call)
+        ctx.save_for_backward(*call.tensors, *grad)
+        ctx.options, ctx.handed_out = call.options, False
         return loss  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        logits, grad = ctx.saved_tensors
+        call, (grad,) = LossCall.restored(ctx)
         # A pass over the full-resolution gradient is worth a look at the incoming one.
         one = not torch.compiler.is_compiling() and grad_loss.item() == 1
+        if ctx.handed_out:  # to a caller who may have changed it
+            _, grad = _forward(True, *call)
+        if one:
+            ctx.handed_out = True
         grad_logits = grad if one else grad * grad_loss.to(grad.dtype)
-        return first_order_only("cross_entropy", grad_logits, logits, grad_loss), *NO_OTHER_GRADIENTS
+        return first_order_only("cross_entropy", grad_logits, call.scores, grad_loss), *NO_OTHER_GRADIENTS
 
 
 class _GradientInBackward(torch.autograd.Function):

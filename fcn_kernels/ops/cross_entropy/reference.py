@@ -13,7 +13,6 @@ def cross_entropy(call: LossCall) -> Tensor:
     _, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, _ = call
     logits = call.scores.to(call.sum_dtype)
     classes = logits.shape[1]
-    log_p = logits.log_softmax(1)
     valid = target.long() != ignore_index
     known = (target.long() >= 0) & (target.long() < classes)
     label = torch.where(valid & known, target.long(), 0)
@@ -23,16 +22,22 @@ def cross_entropy(call: LossCall) -> Tensor:
         # A pixel that is ignored stays ignored whatever its weight is, NaN included.
         pixel = torch.where(valid, pixel_weight.to(logits.dtype), 0)
 
+    # Weight 0 times anything is 0, of a pixel and of a class, also of scores that are not finite.
+    log_p = torch.where((pixel != 0)[:, None], logits, 0).log_softmax(1)
     label_weight = class_weight[label]
-    loss = -(1 - label_smoothing) * label_weight * log_p.gather(1, label[:, None])[:, 0]
+    loss = -_times((1 - label_smoothing) * label_weight, log_p.gather(1, label[:, None])[:, 0])
     if label_smoothing > 0:
-        loss = loss - label_smoothing / classes * (class_weight[:, None, None] * log_p).sum(1)
+        loss = loss - _times(label_smoothing / classes * class_weight[:, None, None], log_p).sum(1)
     # A label out of range is never an index; it makes the loss NaN.
     loss = torch.where(known | ~valid, loss, torch.nan)
-    loss = torch.where(pixel != 0, pixel * loss, 0)
+    loss = _times(pixel, loss)
     if reduction == "none":
         return loss
     if reduction == "sum":
         return loss.sum()
     total = (pixel * label_weight).sum()
     return torch.where(total != 0, loss.sum() / torch.where(total != 0, total, 1), 0 * loss.sum())
+
+
+def _times(weight: Tensor, x: Tensor) -> Tensor:
+    return torch.where(weight != 0, weight * x, 0)

@@ -50,7 +50,9 @@ def dilated_conv2d(
     dilation = check_pair("dilated_conv2d", "dilation", dilation, 1)
     padding = check_pair("dilated_conv2d", "padding", padding, 0)
     check_scores("dilated_conv2d", "x", x)
-    same_dtype = not torch.is_autocast_enabled(x.device.type)  # which casts what needs it
+    device = x.device.type
+    # Autocast casts what needs it.
+    same_dtype = not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device))
     check_same("dilated_conv2d", "weight", weight, "x", x, dtype=same_dtype)
     if weight.dim() != 4 or weight.shape[1] != x.shape[1] or 0 in weight.shape:
         raise ValueError(f"dilated_conv2d: weight must be [O, {x.shape[1]}, k, l], got shape {tuple(weight.shape)}")
@@ -72,7 +74,7 @@ def dilated_conv2d(
         run = dilated_conv2d_cpu if backend == "cpu" else dilated_conv2d_reference
         return run(x, weight, bias, relu, dilation, padding)
     if not same_dtype:  # autocast knows the library's convolution, not ours
-        dtype = torch.get_autocast_dtype(x.device.type)
+        dtype = torch.get_autocast_dtype(device)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     run = _DilatedConv2d.apply if recorded(x, weight, bias) else _forward
     result: Tensor = run(x, weight, bias, relu, list(dilation), list(padding), backend)

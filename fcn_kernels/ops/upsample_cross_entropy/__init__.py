@@ -47,7 +47,13 @@ def upsample_cross_entropy(
     Returns the loss in float32 (float64 for float64 scores). Where no pixel counts, ``"mean"`` is 0 with zero gradient
     (``F.cross_entropy`` gives NaN). Differentiable once, in ``x``; the gradient is summed in float32 and repeats bit
     for bit. A label out of range raises ``ValueError`` on a CPU and makes the loss NaN on a GPU or the reference (see
-    ``check_target``).
+    ``check_target``). Weights have no gradient here, and are refused where they require one.
+
+    Scores may be -inf, which excludes a class: wherever it has a weight in a pixel its probability and its gradient are
+    0, and a score with weight 0 counts for nothing (in PyTorch it makes NaN). A label whose score is -inf costs +inf,
+    and with ``label_smoothing`` so does any class whose score is -inf unless its class weight is 0. The loss is NaN at
+    pixels where every class is excluded, or NaN or +inf have a weight. Pixels that do not count may have any scores.
+
     Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong.
     """
     check_scores("upsample_cross_entropy", "x", x)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ....infinite import along, difference
+
 
 @triton.jit
 def corners(at, pitch):
@@ -17,10 +19,20 @@ def corners(at, pitch):
 
 
 @triton.jit
-def score(corners, u, v):
-    """At position ``u`` between the rows of corners and ``v`` between the columns."""
+def any_corners(at, pitch):
+    """The same of scores that need not be finite: each a ``difference``."""
+    corner = tl.load(at)
+    right = difference(corner, tl.load(at + 1))
+    left_below = tl.load(at + pitch)
+    right_below = difference(left_below, tl.load(at + pitch + 1))
+    return corner, right, difference(corner, left_below), difference(right, right_below)
+
+
+@triton.jit
+def any_score(corners, u, v):
+    """At position ``u`` between the rows of ``any_corners`` and ``v`` between the columns."""
     corner, right, below, both = corners
-    return tl.fma(u, tl.fma(v, both, below), tl.fma(v, right, corner))
+    return along(along(corner, u, below), v, along(right, u, both))
 
 
 @triton.jit

@@ -5,7 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .corners import corners, moments
+from ....infinite import along, times
+from .corners import any_corners, corners, moments
 
 
 @triton.jit
@@ -70,9 +71,15 @@ def geometric_moments(scores, pitch, position, factors, ROWS: tl.constexpr, COLU
 def _row_scores(scores, pitch, position):
     """Of one class along a row of pixels: the first pixel's score, and the slope from pixel to pixel."""
     t_row, t_column, column_slope = position[0], position[2], position[3]
-    corner, right, below, both = corners(scores, pitch)
-    right = tl.fma(t_row, both, right)
-    return tl.fma(t_column, right, tl.fma(t_row, below, corner)), right * column_slope
+    corner, right, below, both = any_corners(scores, pitch)
+    right = along(right, t_row, both)
+    return along(along(corner, t_row, below), t_column, right), times(column_slope, right)
+
+
+@triton.jit
+def _at(score, slope, k: tl.constexpr):
+    """The score of pixel ``k`` of a row. An infinite slope says nothing of the first."""
+    return score if k == 0 else tl.fma(slope, k * 1.0, score)
 
 
 @triton.jit
@@ -88,7 +95,7 @@ def exact_sums(scores, plane, classes, pitch, position, LANES: tl.constexpr, COL
         score, slope = _row_scores(scores, pitch, position)
         higher = ()
         for k in tl.static_range(COLUMNS):
-            higher = higher + (tl.maximum(peaks[k], tl.fma(slope, k * 1.0, score)),)
+            higher = higher + (tl.maximum(peaks[k], _at(score, slope, k)),)
         peaks = higher
         scores += plane
     scores = start
@@ -96,7 +103,7 @@ def exact_sums(scores, plane, classes, pitch, position, LANES: tl.constexpr, COL
         score, slope = _row_scores(scores, pitch, position)
         added = ()
         for k in tl.static_range(COLUMNS):
-            added = added + (sums[k] + tl.exp2(tl.fma(slope, k * 1.0, score) - peaks[k]),)
+            added = added + (sums[k] + tl.exp2(_at(score, slope, k) - peaks[k]),)
         sums = added
         scores += plane
     return sums, peaks
@@ -107,5 +114,5 @@ def exact_moments(scores, pitch, position, factors, peaks, COLUMNS: tl.constexpr
     score, slope = _row_scores(scores, pitch, position)
     p = ()
     for k in tl.static_range(COLUMNS):
-        p = p + (factors[k] * tl.exp2(tl.fma(slope, k * 1.0, score) - peaks[k]),)
+        p = p + (times(factors[k], tl.exp2(_at(score, slope, k) - peaks[k])),)
     return moments(p, 1, COLUMNS)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .corners import corners, moments, positions, score
+from ....infinite import times
+from .corners import any_corners, any_score, moments, positions
 from .units import LN2
 
 
@@ -62,10 +63,10 @@ def normalise(
                 u = tl.fma(row_slope, row * 1.0, t_row)
                 v = tl.fma(column_slope, column * 1.0, t_column)
                 scores = packed + tl.maximum(c, 0).to(tl.int64) * plane + at
-                pixel -= tl.where(c >= 0, hard * label_weight * score(corners(scores, pitch), u, v), 0.0)
+                pixel -= tl.where(c >= 0, times(hard * label_weight, any_score(any_corners(scores, pitch), u, v)), 0.0)
                 if SMOOTH:
                     scores = packed + tl.cast(classes + 1, tl.int64) * plane + at
-                    pixel -= tl.where(c >= 0, smoothing * w * score(corners(scores, pitch), u, v), 0.0)
+                    pixel -= tl.where(c >= 0, times(smoothing * w, any_score(any_corners(scores, pitch), u, v)), 0.0)
                 tl.store(pixel_loss + (y * width + x), pixel * LN2, inside)
             loss += pixel
             factors = factors + (tl.where(c >= 0, sum_weight / s, 0.0),)
@@ -98,5 +99,5 @@ def label_moments(
 def weighted_scores(moments, scores, pitch, position):
     """The sum of a class's scores over a patch's pixels, weighed as the moments' pixels are."""
     total, columns, rows, both = positions(moments, position)
-    corner, right, below, slope = corners(scores, pitch)
-    return total * corner + columns * right + rows * below + both * slope
+    corner, right, below, slope = any_corners(scores, pitch)
+    return times(total, corner) + times(columns, right) + times(rows, below) + times(both, slope)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ....infinite import times
 from ....patches import BORDER
 from .units import LOG2E, PER_CALL
 
@@ -37,6 +38,7 @@ def pack(
         c = first + tl.arange(0, CLASSES)[:, None].to(tl.int64)
         scores = tl.load(source + c * x_c, (c < classes) & exists[None, :], other=float("-inf")).to(tl.float32)
         peak = tl.maximum(peak, tl.max(scores, 0))
+    peak = tl.where(peak == float("-inf"), 0.0, peak)  # with every class excluded, that less itself would be no number
     least = tl.zeros((LANES,), tl.float32)
     smooth = tl.zeros((LANES,), tl.float32)
     for first in range(0, classes, CLASSES):
@@ -49,7 +51,7 @@ def pack(
         least = tl.minimum(least, tl.min(scores, 0)) + tl.sum(scores - scores, 0)
         if SMOOTH:
             if weight is not None:
-                scores *= tl.load(weight + c, c < classes, other=0)
+                scores = times(tl.load(weight + c, c < classes, other=0), scores)
             smooth += tl.sum(scores, 0)
     packed += tl.cast(classes, tl.int64) * plane
     tl.store(packed + at, least, inside)

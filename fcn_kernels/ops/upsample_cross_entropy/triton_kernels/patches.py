@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ....infinite import times
 from ....patches import border_index, run_of
 from .corners import store_corners
 from .exponentials import exact_moments, exact_sums, geometric_moments, geometric_sums
@@ -55,7 +56,7 @@ def _rows(
             if (met >> (c & 31)) & 1:
                 scale = hard * class_weight
                 of_class = label_moments(labels, weights, c, False, WEIGHED, ROWS, COLUMNS)
-                loss -= scale * weighted_scores(of_class, scores, pitch, position)
+                loss -= times(scale, weighted_scores(of_class, scores, pitch, position))
                 if GRADIENT:
                     total -= scale * of_class[0]
                     column -= scale * of_class[1]
