@@ -199,15 +199,22 @@ def test_traces_for_any_size(backend: str) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_old_onnx_exporter_takes_the_reference() -> None:
-    onnx = pytest.importorskip("onnx")
+    evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator
 
-    class Labels(torch.nn.Module):
+    class Module(torch.nn.Module):
+        def __init__(self, call: Callable[[Tensor], Tensor]) -> None:
+            super().__init__()
+            self.call = call
+
         def forward(self, x: Tensor) -> Tensor:
-            return label_map(x)
+            return self.call(x)
 
-    file = io.BytesIO()
-    torch.onnx.export(Labels(), (torch.randn(1, 3, 4, 5),), file, dynamo=False, opset_version=17)
-    onnx.checker.check_model(onnx.load_from_string(file.getvalue()))
+    x = torch.randn(1, 3, 4, 4)
+    for call in (label_map, *derivable("auto")):
+        file = io.BytesIO()
+        torch.onnx.export(Module(call), (x,), file, input_names=["x"], dynamo=False, opset_version=17)
+        (got,) = evaluator(file.getvalue()).run(None, {"x": (2 * x).numpy()})
+        torch.testing.assert_close(torch.from_numpy(got), call(2 * x))
 
 
 @pytest.mark.parametrize("device", ["meta"])
