@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -159,6 +161,28 @@ def test_double_backward_is_refused(backend: str, allow_unused: bool) -> None:
             RuntimeError, match="has no second derivative; where one is needed, use backend='reference'"
         ):
             torch.autograd.grad(grad.sum(), x, allow_unused=allow_unused)
+
+
+def test_second_derivatives_through_a_lazy_tensor() -> None:
+    class Square(torch.autograd.Function):  # which fuse cannot answer
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            (x,) = ctx.saved_tensors
+            return 2 * grad * x
+
+    x = torch.randn(1, 2, 3, 4, requires_grad=True)
+    seconds = []
+    for context in (contextlib.nullcontext(), fcn_kernels.fuse()):
+        with context:
+            out = Square.apply(torch.nn.functional.interpolate(x, (6, 8), mode="bilinear")).sum()
+        (grad,) = torch.autograd.grad(out, x, create_graph=True)
+        seconds.append(torch.autograd.grad(grad.square().sum(), x, allow_unused=True)[0])
+    torch.testing.assert_close(*seconds)
 
 
 def test_other_derivatives_are_those_of_the_reference(backend: str) -> None:
