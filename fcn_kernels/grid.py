@@ -29,6 +29,8 @@ def is_whole(value: object) -> bool:
 
 
 def _check_pair(what: str, value: object) -> None:
+    if type(value) is tuple and len(value) == 2 and type(value[0]) is int and type(value[1]) is int:
+        return  # almost always, and every call makes grids
     if not isinstance(value, (tuple, list)) or len(value) != 2 or not all(map(is_whole, value)):
         raise TypeError(f"{what} must be two whole numbers, (rows, columns), got {value!r}")
 
@@ -100,8 +102,10 @@ class BilinearGrid:
     input_size: tuple[int, int] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("size", "step", "origin", "denominator"):
-            _check_pair(f"BilinearGrid: {name}", getattr(self, name))
+        _check_pair("BilinearGrid: size", self.size)
+        _check_pair("BilinearGrid: step", self.step)
+        _check_pair("BilinearGrid: origin", self.origin)
+        _check_pair("BilinearGrid: denominator", self.denominator)
         if self.border not in BORDERS:
             raise ValueError(f"BilinearGrid: border must be one of {BORDERS}, got {self.border!r}")
         if self.size[0] < 0 or self.size[1] < 0:
@@ -110,14 +114,19 @@ class BilinearGrid:
             raise ValueError(f"BilinearGrid: denominator must be positive, got {tuple(self.denominator)}")
         if self.step[0] < 0 or self.step[1] < 0:
             raise ValueError(f"BilinearGrid: step must not be negative, got {tuple(self.step)}")
-        for numbers in zip(self.size, self.step, self.origin, self.denominator, strict=True):
-            if all(type(number) is int for number in numbers):  # symbolic ones would be bounded by the comparison
-                size, step, origin, denominator = numbers
-                if max(step * size + abs(origin), denominator) >= LIMIT:
-                    raise ValueError(
-                        f"BilinearGrid: step * {size} pixels + origin, and denominator, must stay below 2^62, "
-                        f"got step {step}, origin {origin}, denominator {denominator}"
-                    )
+        for axis in (0, 1):
+            size, step, origin, denominator = (
+                self.size[axis],
+                self.step[axis],
+                self.origin[axis],
+                self.denominator[axis],
+            )
+            plain = type(size) is type(step) is type(origin) is type(denominator) is int  # not to bound symbolic ones
+            if plain and (denominator >= LIMIT or step * size + abs(origin) >= LIMIT):
+                raise ValueError(
+                    f"BilinearGrid: step * {size} pixels + origin, and denominator, must stay below 2^62, "
+                    f"got step {step}, origin {origin}, denominator {denominator}"
+                )
 
     @property
     def scale(self) -> tuple[Fraction, Fraction]:
