@@ -163,8 +163,6 @@ def _trainer(options: TrainerConfig, stage: Stage, callbacks: list[pl.Callback])
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # torch.load raises many types for damaged files
         why = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
         raise ConfigError(f"{path}: damaged checkpoint: {why}") from None

@@ -99,8 +99,6 @@ def _read_checkpoint(path: Path) -> tuple[Tensors, str]:
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             source = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # Damaged pickles raise errors of every kind, and advise to load them unsafely.
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
         why = f"it holds a {foreign[1]}, which is more than tensors" if foreign else "it is damaged or something else"

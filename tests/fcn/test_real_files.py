@@ -242,7 +242,7 @@ def test_colors_with_a_table(tmp_path: Path) -> None:
         ".png",
         lambda image: Image.fromarray(np.array([(0, 0, 0), (250, 50, 83)], np.uint8)[np.asarray(image)]),
     )
-    with pytest.raises(DataError, match="labelmap.txt|class_dict.csv"):
+    with pytest.raises(DataError, match=r"labelmap\.txt|class_dict\.csv"):
         folder(tmp_path, "train")[0]
     (tmp_path / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\nfruit:250,50,83::\n")
     data = folder(tmp_path, "train")
