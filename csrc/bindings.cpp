@@ -40,7 +40,7 @@ const Kernels* active = nullptr;
 
 void use_isa(const std::string& isa) {
     const Kernels* kernels = find(isa);
-    if (!kernels) throw std::invalid_argument("no instruction set '" + isa + "' in this build");
+    if (!kernels) throw std::invalid_argument("no instruction set '" + isa + "' in this build; want baseline, avx2 or avx512");
     if (!supported(isa)) throw std::invalid_argument("this CPU does not have the instruction set '" + isa + "'");
     active = kernels;
 }

@@ -11,12 +11,16 @@ import argparse
 import importlib
 import os
 import pkgutil
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from ..errors import Interrupted, what_to_install
+from ..errors import Interrupted
+from ._failures import explained
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,21 +35,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = commands[options.command]
     if rest and not getattr(command, "OVERRIDES", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    try:
-        return int(command.run(options, rest))
-    except Interrupted:
-        return 130
-    except (ValueError, TypeError, OSError) as error:  # ConfigError and DataError are ValueErrors
-        if os.environ.get("FCN_TRACEBACK"):
-            raise
-        print(f"fcn {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        print(f"fcn {options.command}: this needs {what_to_install(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"fcn {options.command}: interrupted", file=sys.stderr)
-        return 130
+    with _terminated_as_interrupted():
+        try:
+            return int(command.run(options, rest))
+        except Interrupted:
+            return 130
+        except KeyboardInterrupt:
+            print(f"fcn {options.command}: interrupted", file=sys.stderr)
+            return 130
+        except BrokenPipeError:  # as of 'fcn info vgg16 | head -1'
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except Exception as error:
+            if os.environ.get("FCN_TRACEBACK"):
+                raise
+            print(f"fcn {options.command}: {explained(error)}", file=sys.stderr)
+            return 2
 
 
 class LazyParser(argparse.ArgumentParser):
@@ -65,3 +70,16 @@ class LazyParser(argparse.ArgumentParser):
 def _commands() -> dict[str, ModuleType]:
     names = [found.name for found in pkgutil.iter_modules(__path__) if not found.name.startswith("_")]
     return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, as batch systems send it, ends a command as Ctrl-C does: what is half written is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

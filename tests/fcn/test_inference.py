@@ -12,7 +12,8 @@ from PIL import Image
 from fcn.data import ArrayDataset, Sample, voc_palette
 from fcn.data.preprocessing import IMAGENET
 from fcn.errors import DataError
-from fcn.evaluation.pictures import blend, colorize, save_curves, save_overlay, save_panels
+from fcn.evaluation.overlays import blend, colorize, save_overlay
+from fcn.evaluation.pictures import save_curves, save_panels
 from fcn.evaluation.tables import metrics_as_dict
 from fcn.inference import machine
 from fcn.inference import predictor as inference

@@ -191,7 +191,7 @@ def test_kernels_write_every_element_and_no_other() -> None:
             x, weight = torch.randn(2, inputs, 9, 14).to(dtype), torch.randn(37, inputs, 3, 3).to(dtype)
             grad = torch.randn(2, 37, 7, 16).to(dtype)
             outputs, buffers = zip(*(fenced(t.shape, dtype, "channels_last") for t in (grad, x, weight)), strict=True)
-            cpu.dilated_conv2d(x, weight, None, [2, 1], [1, 2], True, outputs[0])
+            cpu.dilated_conv2d(x, weight, None, True, [2, 1], [1, 2], outputs[0])
             cpu.dilated_conv2d_backward_x(grad, weight, [2, 1], [1, 2], outputs[1])
             cpu.dilated_conv2d_backward_weight(grad, x, [2, 1], [1, 2], outputs[2])
             for output, buffer in zip(outputs, buffers, strict=True):

@@ -60,6 +60,8 @@ class Net(nn.Module):
             channels[layer.name] = layer.channels
 
     def _add_parameters(self, layer: Layer, in_channels: int) -> None:
+        if layer.kind == "conv_transpose":
+            raise ValueError(f"{layer.name}: a trunk has no conv_transpose layers")
         if layer.kind not in ("conv", "linear"):
             if layer.channels != in_channels:
                 raise ValueError(f"{layer.name}: it has {layer.channels} channels, its input {in_channels}")

@@ -19,9 +19,9 @@ def dilated_conv2d(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
+    relu: bool,
     dilation: list[int],
     padding: list[int],
-    relu: bool,
     out: Tensor,
     keep: bool = False,
 ) -> None:

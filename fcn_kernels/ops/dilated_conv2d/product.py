@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def dilated_conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None, dilation: tuple[int, int], padding: tuple[int, int], relu: bool
+    x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, dilation: tuple[int, int], padding: tuple[int, int]
 ) -> Tensor:
     """``[N, O, H', W']``, channels_last, differentiable as often as wanted."""
     taps = (weight.shape[2], weight.shape[3])
