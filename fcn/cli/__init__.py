@@ -38,10 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _terminated_as_interrupted():
         try:
             return int(command.run(options, rest))
-        except Interrupted:
-            return 130
-        except KeyboardInterrupt:
-            print(f"fcn {options.command}: interrupted", file=sys.stderr)
+        except (Interrupted, KeyboardInterrupt) as stop:
+            if arguments is None:  # the program ends: another Ctrl-C shall not end it in another way
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, signal.SIG_IGN)
+            if isinstance(stop, KeyboardInterrupt):  # else it was told what is kept
+                print(f"fcn {options.command}: interrupted", file=sys.stderr)
             return 130
         except BrokenPipeError:  # as of 'fcn info vgg16 | head -1'
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,4 +84,5 @@ def _terminated_as_interrupted() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+            signal.signal(signal.SIGTERM, before)
