@@ -11,6 +11,7 @@ import argparse
 import importlib
 import os
 import pkgutil
+import re
 import signal
 import sys
 import threading
@@ -31,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, module in commands.items():
         summary, _, more = (module.__doc__ or "").partition("\n")
         subparsers.add_parser(name, help=summary, description=summary, epilog=more, fill=module.add_arguments)
-    options, rest = parser.parse_known_args(arguments)
+    words, overrides = _overrides_apart(sys.argv[1:] if arguments is None else arguments)
+    options, rest = parser.parse_known_args(words)
+    rest += overrides
     command = commands[options.command]
     if rest and not getattr(command, "OVERRIDES", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -67,6 +70,19 @@ class LazyParser(argparse.ArgumentParser):
             fill, self.fill = self.fill, None
             fill(self)
         return super().parse_known_args(args, namespace)
+
+
+def _overrides_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """``--key.sub value`` and ``--key.sub=value``, apart from the rest: a parser that does not know the key would take
+    the value for an argument of its own."""
+    rest: list[str] = []
+    overrides: list[str] = []
+    value_of_before = False
+    for word in words:
+        is_key = re.match(r"--\w+\.", word) is not None
+        (overrides if is_key or (value_of_before and not word.startswith("--")) else rest).append(word)
+        value_of_before = is_key and "=" not in word
+    return rest, overrides
 
 
 def _commands() -> dict[str, ModuleType]:

@@ -32,7 +32,7 @@ def check_machine(options: TrainerConfig) -> None:
     if options.nodes > 1 and not any(name in os.environ for name in LAUNCHED):
         raise ConfigError(
             f"trainer.nodes: {options.nodes} machines must be told of each other: start with torchrun or by a batch "
-            "system (see docs/train.md)"
+            "system (see docs/training.md)"
         )
 
 

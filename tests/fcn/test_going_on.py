@@ -50,7 +50,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 def test_more_epochs_are_those_of_a_longer_run(run: Path, recipe_file: Path) -> None:
     train(load_recipe(recipe_file, [*ONE_STAGE, "--stages.epochs=[4]"]))
-    resume(run, ["--stages.epochs", "[4]"])
+    assert main(["train", "--resume", str(run), "--stages.epochs", "[4]"]) == 0
     assert epochs_of(run / "fcn32s") == [1, 2, 3, 4]
     longer, extended = (checkpoint_of(each)["state_dict"] for each in (recipe_file.parent / "run", run))
     assert all(torch.equal(longer[name], extended[name]) for name in longer)
