@@ -13,7 +13,7 @@ from .errors import ConfigError, DataError
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to; on leaving without an error it is flushed to disk and takes the
-    place of ``path``, else it is removed. Missing folders are made."""
+    place of ``path``, else it is removed. Missing folders are made. ``OSError`` names ``path``."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -23,6 +23,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(partial, path)
         with suppress(OSError):  # not every file system flushes folders; the file is in its place
             _flush(path.parent)
+    except OSError as error:  # of a full disk, say, which names no file or the temporary one
+        if error.filename not in (None, str(partial)):
+            raise
+        raise OSError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         partial.unlink(missing_ok=True)
 

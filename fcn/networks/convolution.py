@@ -33,5 +33,5 @@ class Convolution(nn.Conv2d):
     """``nn.Conv2d`` by ``convolve``, zeros around it; ReLU is an argument of the call, to be in the same pass."""
 
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:
-        sizes = cast(tuple[Pair, Pair, Pair], (self.stride, self.padding, self.dilation))
+        sizes = cast("tuple[Pair, Pair, Pair]", (self.stride, self.padding, self.dilation))
         return convolve(x, self.weight, self.bias, *sizes, self.groups, relu)

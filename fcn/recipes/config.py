@@ -18,6 +18,7 @@ from ..errors import ConfigError
 from ..files import write_text
 from ..networks.heads import Filter
 from ..networks.models import Biases
+from .expansion import check_expansion
 from .presets import preset_options
 
 
@@ -249,6 +250,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), preset: str | N
     """
     if not Path(path).is_file():
         raise ConfigError(f"{path}: recipe not found")
+    check_expansion(Path(path))
 
     def parsed(options: Sequence[str]) -> Recipe:
         return Recipe(**_parse(_recipe_parser(), [f"--config={path}", *options], f"{path}: "))

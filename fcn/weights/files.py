@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from ..data.preprocessing import Preprocessing
@@ -66,7 +67,10 @@ def save_weights(
     header.check()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(path) as partial:
-        save_file(tensors, partial, metadata={METADATA_KEY: header.to_json()})
+        try:
+            save_file(tensors, partial, metadata={METADATA_KEY: header.to_json()})
+        except SafetensorError as error:  # a full disk
+            raise OSError(str(error)) from None
 
 
 def load_weights(path: str | os.PathLike[str]) -> Weights:
@@ -84,7 +88,7 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
         # No memory, no random numbers: every parameter comes from the file.
         with torch.device("meta"):
             model = build_model(header.model)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: damaged header: {type(error).__name__}: {error}") from error
     check_tensors(path, tensors, model.state_dict())
     model.load_state_dict(tensors, assign=True)
