@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from ..data.preprocessing import Preprocessing
+from ..networks.backbones import BACKBONES, is_traced
+from ..networks.backbones.traced import network_named
 from ..networks.models import FCN, ModelConfig, late_fusion
 from .convert import fitted
 from .files import METADATA_KEY, Weights, load_weights
@@ -31,7 +33,8 @@ ALIKE = ("backbone", "pad", "in_channels", "modalities", "classes", "tasks")
 def load_pretrained_backbone(model: FCN, path: str | os.PathLike[str]) -> None:
     """Fills the trunk of ``model`` from a classifier or an FCN, in any format that ``convert`` reads or its results.
 
-    ``path`` may be the name of a backbone whose weights come in a package: ``efficientnet_lite0``. Scores are left out,
+    ``path`` may be the name of a backbone whose weights come in a package: ``efficientnet_lite0``; or of a network of a
+    library (``torchvision:NAME``), which gives its own. Scores are left out,
     and with them the layers behind ``model.config.truncate``. Fully connected layers of which the file has none start
     anew, with a warning. Use the preprocessing that the weights were made with: ``preprocessing.IMAGENET`` for
     torchvision's, ``CAFFE_VGG`` for Caffe's, ``EFFICIENTNET_LITE``. Where the network takes more channels than the
@@ -39,6 +42,12 @@ def load_pretrained_backbone(model: FCN, path: str | os.PathLike[str]) -> None:
     ``FileNotFoundError``, or ``ValueError`` naming the file and every tensor that does not fit.
     """
     path = Path(path)
+    if str(path) == model.config.backbone and is_traced(str(path)):
+        library = network_named(str(path), pretrained=True).state_dict()
+        for trunk in model.trunks.values():
+            own = {f"net.{name}": tensor for name, tensor in library.items()}
+            trunk.load_state_dict({name: own[name] for name in trunk.state_dict()})
+        return
     backbone, given = _trunk_of(path)
     if backbone != model.config.backbone:
         why = TORCHVISION_DIFFERS.get(backbone)
@@ -47,7 +56,8 @@ def load_pretrained_backbone(model: FCN, path: str | os.PathLike[str]) -> None:
             + (f": {why}; build the network on {backbone}" if why else "")
         )
     trained = {name.rpartition(".")[0] for name in given}
-    classifier = [layer.name for layer in model.config.architecture.layers[:-1] if layer.kind == "linear"]
+    published = BACKBONES[backbone].layers if backbone in BACKBONES else ()
+    classifier = [layer.name for layer in published[:-1] if layer.kind == "linear"]
     for trunk in model.trunks.values():
         wanted = trunk.state_dict()
         fresh = [name for name in classifier if f"{name}.weight" in wanted]
@@ -60,7 +70,7 @@ def load_pretrained_backbone(model: FCN, path: str | os.PathLike[str]) -> None:
             further = tensors[first].mean(1, keepdim=True).expand(-1, trunk.in_channels - 3, -1, -1)
             tensors[first] = torch.cat((tensors[first], further), 1)
         if model.config.truncate:
-            behind = model.config.architecture.parameters.keys() - {name.rpartition(".")[0] for name in wanted}
+            behind = BACKBONES[backbone].parameters.keys() - {name.rpartition(".")[0] for name in wanted}
             tensors = {name: t for name, t in tensors.items() if name.rpartition(".")[0] not in behind}
         check_tensors(path, tensors, wanted)
         trunk.load_state_dict(tensors, strict=False)  # but for what starts anew, all of it
