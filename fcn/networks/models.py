@@ -242,7 +242,8 @@ class _Tap:
 
 def _traced(config: ModelConfig) -> Traced:
     strides = [stride for stride in STRIDES if stride >= config.stride]
-    return Traced(config.backbone, network_named(config.backbone), strides)
+    with torch.device("cpu"):  # others' constructors may read what they made, and on "meta" there is nothing to read
+        return Traced(config.backbone, network_named(config.backbone), strides)
 
 
 def _traced_taps(config: ModelConfig, layers: tuple[str, ...]) -> list[_Tap]:

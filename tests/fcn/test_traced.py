@@ -95,6 +95,8 @@ def test_taps_and_positions_follow_from_the_layers(register: Callable[..., None]
     assert sum(row.parameters for row in describe(model)) == sum(p.numel() for p in model.parameters())
     rows = {row.layer: row for row in describe(model)}
     assert rows["stem"].receptive_field == 7
+    # The ends of stages, not the branches of the blocks that follow.
+    assert model.backbone.taps == ("stages_2_relu_1", "stages_1_relu_1", "stages_0_relu_1", "pool")
     assert rows["stages_0_conv1"].parameters == 3 * 3 * 4 * 6 + 2 * 6  # its normalization counts too
 
 

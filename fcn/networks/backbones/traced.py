@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 
 from fcn_kernels import CoordMap
 
@@ -83,11 +83,11 @@ class Traced(nn.Module):
             raise ValueError(f"{name}: {error}") from None
         self.in_channels = 3
         try:
-            device = next((p.device for p in net.parameters()), None)
             with torch.no_grad():
-                ShapeProp(graph).propagate(torch.zeros(1, 3, SIZE, SIZE, device=device))
-        except Exception as error:
-            raise ValueError(f"{name}: it does not take images [1, 3, {SIZE}, {SIZE}]: {error}") from None
+                _Shapes(graph).run(torch.zeros(1, 3, SIZE, SIZE, device="cpu"))
+        except Exception as error:  # Whatever the network's own code raises.
+            why = str(error).partition("\n")[0]
+            raise ValueError(f"{name}: it does not take images [1, 3, {SIZE}, {SIZE}]: {why}") from None
         found = {stride: _last(graph, stride) for stride in strides}
         missing = [stride for stride, node in found.items() if node is None]
         if missing:
@@ -138,6 +138,16 @@ class Traced(nn.Module):
         return maps
 
 
+class _Shapes(fx.Interpreter):
+    """Notes the shape of each tensor on its node."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            n.meta["shape"] = tuple(result.shape)
+        return result
+
+
 class _Geometry:
     """The layers of a graph, as far as their geometry is known."""
 
@@ -167,7 +177,7 @@ class _Geometry:
             return
         window = window_of(self.graph, node)
         sources = [self.source[each] for each in inputs]
-        if not sources or (not sources[0] and self.layers) or len(node.meta["tensor_meta"].shape) != 4:
+        if not sources or (not sources[0] and self.layers) or len(node.meta["shape"]) != 4:
             raise ValueError(f"{node.name}: not a map that follows from the image")
         if window is not None:
             self.layers.append(_windowed(node, window, sources[0]))
@@ -210,8 +220,7 @@ def _windowed(node: fx.Node, window: Window, source: str) -> Layer:
 
 def _side(node: fx.Node) -> int:
     """Height of a node's square map, 0 for anything else."""
-    meta = node.meta.get("tensor_meta")
-    shape: tuple[int, ...] = getattr(meta, "shape", ())
+    shape: tuple[int, ...] = node.meta.get("shape", ())
     square = (
         len(shape) == 4
         and shape[2] == shape[3] > 1
@@ -222,12 +231,22 @@ def _side(node: fx.Node) -> int:
 
 
 def _last(graph: fx.GraphModule, stride: int) -> fx.Node | None:
-    """The last map of a stride."""
-    return next((node for node in reversed(graph.graph.nodes) if _side(node) * stride == SIZE), None)
+    """The last map of a stride on which all that follows depends: the end of a stage, not a branch of a block.
+
+    Where no map is such (a decoder joins earlier ones), the last of the stride.
+    """
+    nodes = [node for node in graph.graph.nodes if node.op != "get_attr"]
+    order = {node: index for index, node in enumerate(nodes)}
+    found, needed = None, 0  # `needed`: the last node that reads what came before this one
+    for index, node in enumerate(nodes):
+        if _side(node) * stride == SIZE and needed <= index:
+            found = node
+        needed = max(needed, *(order[user] for user in node.users), 0)
+    return found or next((node for node in reversed(nodes) if _side(node) * stride == SIZE), None)
 
 
 def _channels(node: fx.Node) -> int:
-    return int(node.meta["tensor_meta"].shape[1])
+    return int(node.meta["shape"][1])
 
 
 def _cut(graph: fx.GraphModule, taps: list[fx.Node]) -> fx.GraphModule:
