@@ -1,88 +1,115 @@
 #!/usr/bin/env bash
-# Builds, tests and measures everything on a machine with a GPU, which needs no network: one command, a summary last.
+# What a machine with a GPU, lent for minutes and without network, is asked to do, in two calls that fit.
 #
-#   bench/gpu.sh                            all stages, in order; files under build/gpu
-#   bench/gpu.sh --stage build,test-cuda    some of them
-#   bench/gpu.sh --out DIR --dry-run        what would run
+#   bench/gpu.sh first               at most 400 s: build, tests, every operator at a GPU's size, memcheck
+#   bench/gpu.sh second              at most 240 s: torch.compile beside us, racecheck; in the folder where first has built
+#   bench/gpu.sh first --rehearse    the same stages here, the CUDA kernels in the emulator
+#   options: --seconds N (another limit), --out DIR (else $OUT, else build/gpu), --dry-run
 #
-# Written for Python 3.12, torch 2.11, CUDA 13.0 and Triton 3.6. Each stage ends within ten minutes, or is ended.
+# Leaves three files, CALL.jsonl, CALL.md and CALL.log, whatever ends it: results are written as they come, and a table is
+# made of them at the end, also where time runs out or a signal comes.
 #
-# What such a machine may lack must be brought along as wheels and be on PYTHONPATH or installed; the stage `needs` says
-# which of them are missing:
-#   to build     setuptools>=77 pybind11 cmake ninja
-#   to test      pytest iniconfig pluggy hypothesis sortedcontainers expecttest
-#   to measure   rich markdown-it-py mdurl pygments tqdm matplotlib
-# On a machine with network: pip download --no-deps --only-binary=:all: --python-version 3.12 -d wheels NAME ...
-# and here: pip install --no-index --no-deps --target site wheels/*.whl; export PYTHONPATH=$PWD/site
+# Written for Python 3.12, torch 2.11, CUDA 13.0, Triton 3.6 and pytest-xdist. What is missing is named at once; expecttest
+# usually is. Where there is network: pip download --no-deps -d wheels expecttest; and with the wheels at hand:
+#   pip install --no-index --no-deps --target site wheels/*.whl; export PYTHONPATH=$PWD/site
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-PYTHON=${PYTHON:-python3}
-OUT=build/gpu
-ALL=needs,info,build,test-cuda,test-triton,gpu,large,memcheck,racecheck,report,bench
-STAGES=$ALL
-DRY=
-LIMIT=590
+usage() { sed -n '2,8s/^# \{0,1\}//p' "$0"; }
+refuse() { echo "bench/gpu.sh: $1" >&2; usage >&2; exit 2; }
 
-usage() { sed -n '2,8s/^# \{0,1\}//p' "$0"; echo "stages: ${ALL//,/ }"; }
+PYTHON=${PYTHON:-python3}
+CALL=${1:-}
+case $CALL in
+  first) LIMIT=400 ;;
+  second) LIMIT=240 ;;
+  -h | --help) usage; exit 0 ;;
+  *) refuse "want first or second, got '${CALL}'" ;;
+esac
+shift
+FOLDER=${OUT:-build/gpu} REHEARSE='' DRY=''
 while [ $# -gt 0 ]; do
   case $1 in
-    --stage) STAGES=${2:?--stage wants names with commas between them}; shift 2 ;;
-    --out) OUT=${2:?--out wants a folder}; shift 2 ;;
+    --rehearse) REHEARSE=--rehearse; shift ;;
+    --seconds) LIMIT=${2:?--seconds wants a number}; shift 2 ;;
+    --out) FOLDER=${2:?--out wants a folder}; shift 2 ;;
     --dry-run) DRY=1; shift ;;
-    -h | --help) usage; exit 0 ;;
-    *) echo "bench/gpu.sh: there is no $1" >&2; usage >&2; exit 2 ;;
+    *) refuse "there is no $1" ;;
   esac
 done
 
-PYTEST="$PYTHON -m pytest -q --maxfail=20 --durations=5"
-# A few tests that reach every kernel, on few examples: a checker makes every access many times slower.
+ROWS=$FOLDER/$CALL.jsonl LOG=$FOLDER/$CALL.log TABLE=$FOLDER/$CALL.md
+PYTEST="$PYTHON -m pytest -q --maxfail=10"
+# A checker makes every access many times slower: few tests, that reach every kernel, on few examples.
+CHECKED="FCN_KERNELS_EXAMPLES=3 compute-sanitizer --error-exitcode 9 --target-processes all"
 SHORT="$PYTEST tests/kernels -k 'cuda and write'"
-CHECKED="FCN_KERNELS_EXAMPLES=5 compute-sanitizer --error-exitcode 9 --target-processes all"
 
-stage() {
-  case $1 in
-    needs) echo "$PYTHON bench/gpu_needs.py" ;;
-    info) echo "nvidia-smi; nvcc --version; $PYTHON -m fcn_kernels" ;;
+# NAME, its limit in seconds, and the command, in order of value.
+STAGES=()
+stage() { STAGES+=("$1|$2|$3"); }
+stage needs 10 "$PYTHON bench/gpu_needs.py $REHEARSE"
+if [ -n "$REHEARSE" ]; then
+  export FCN_KERNELS_EMULATE=1
+  stage tests 60 "FCN_KERNELS_EXAMPLES=1 $PYTEST tests/kernels/test_emulator.py"
+  stage cases 120 "$PYTHON bench/gpu_measure.py $CALL $ROWS --seconds 100 --rehearse"
+else
+  if [ "$CALL" = first ]; then
     # For the GPU that is here alone: seconds instead of minutes for each further one.
-    build) echo "FCN_KERNELS_CUDA=ON FCN_KERNELS_CUDA_ARCHS=\$($PYTHON -c 'import torch; print(\"%d%d\" % torch.cuda.get_device_capability())')" \
-      "$PYTHON -m pip install --no-build-isolation --no-deps --editable . && $PYTHON -m fcn_kernels" ;;
-    test-cuda) echo "$PYTEST tests/kernels -k 'cuda and not test_gpu'" ;;
-    test-triton) echo "$PYTEST tests/kernels -k 'triton and not test_gpu'" ;;
-    gpu) echo "$PYTEST tests/kernels/test_gpu.py" ;;
-    large) echo "$PYTEST -m slow tests/kernels/test_gpu.py" ;;
-    # Memory of its own for every tensor, so that a neighbour's is out of bounds.
-    memcheck) echo "PYTORCH_NO_CUDA_MEMORY_CACHING=1 $CHECKED --tool memcheck $SHORT" ;;
-    racecheck) echo "$CHECKED --tool racecheck $SHORT" ;;
-    report) echo "$PYTHON -m fcn_kernels.compile_report" ;;
-    bench) echo "$PYTHON bench/run.py --device cuda --case all --out $OUT/cuda.json --plot $OUT" ;;
-    *) return 1 ;;
-  esac
-}
-
-IFS=, read -ra chosen <<<"$STAGES"
-for name in "${chosen[@]}"; do
-  stage "$name" >/dev/null || { echo "bench/gpu.sh: there is no stage $name" >&2; usage >&2; exit 2; }
-done
+    stage build 130 "nvidia-smi; FCN_KERNELS_CUDA=ON FCN_KERNELS_CUDA_ARCHS=\$($PYTHON -c 'import torch; print(\"%d%d\" % torch.cuda.get_device_capability())') $PYTHON setup.py -q build_ext --inplace && $PYTHON -m fcn_kernels"
+    stage launches 50 "$PYTEST tests/kernels/test_gpu.py tests/kernels/test_cuda_launches.py"
+    stage cases 130 "$PYTHON bench/gpu_measure.py first $ROWS --seconds 110"
+    # Four: some tests want 4 GB.
+    stage suite 80 "FCN_KERNELS_EXAMPLES=8 $PYTEST -n 4 tests/kernels -k 'cuda and not test_gpu'"
+    stage triton 60 "FCN_KERNELS_EXAMPLES=2 $PYTEST -n 4 tests/kernels -k 'triton and write'"
+    stage memcheck 60 "PYTORCH_NO_CUDA_MEMORY_CACHING=1 $CHECKED --tool memcheck $SHORT"
+  else
+    stage built 10 "$PYTHON -c 'from fcn_kernels import backend; reason = backend.why_not(\"cuda\"); raise SystemExit(reason and \"run first: \" + reason)'"
+    stage cases 100 "$PYTHON bench/gpu_measure.py second $ROWS --seconds 80"
+    stage racecheck 120 "$CHECKED --tool racecheck $SHORT"
+  fi
+fi
 if [ -n "$DRY" ]; then
-  for name in "${chosen[@]}"; do printf '%-12s %s\n' "$name" "$(stage "$name")"; done
-  echo "each for at most $LIMIT s; logs in $OUT/STAGE.log, the summary in $OUT/summary.txt"
+  for each in "${STAGES[@]}"; do IFS='|' read -r name limit command <<<"$each"; printf '%-10s %4s s  %s\n' "$name" "$limit" "$command"; done
+  echo "at most $LIMIT s in all; results in $ROWS, $TABLE and $LOG"
   exit 0
 fi
 
-mkdir -p "$OUT"
-failed=0
-{ printf '%-12s %-8s %8s  %s\n' stage result seconds last; } >"$OUT/summary.txt"
-for name in "${chosen[@]}"; do
-  echo "== $name: $(stage "$name")"
-  began=$SECONDS
-  timeout --signal=INT --kill-after=20 $LIMIT bash -c "$(stage "$name")" 2>&1 | tee "$OUT/$name.log"
-  status=${PIPESTATUS[0]}
+mkdir -p "$FOLDER"
+: >"$LOG"
+: >"$ROWS"
+child='' failed=0 name=''
+note() {  # RESULT SECONDS LAST
+  $PYTHON -c 'import json, sys; print(json.dumps(dict(zip(("kind", "name", "result", "seconds", "last"), sys.argv[1:]))))' \
+    stage "$name" "$1" "$2" "$3" >>"$ROWS"
+}
+finish() {
+  trap - EXIT INT TERM
+  if [ -n "$child" ]; then
+    kill -TERM -- "-$child" 2>/dev/null
+    note interrupted $((SECONDS - began)) ''
+    failed=1
+  fi
+  $PYTHON bench/gpu_report.py "$ROWS" >"$TABLE" && cat "$TABLE"
+  exit $failed
+}
+trap finish EXIT INT TERM
+set -m  # a stage is a process group, so that all of it can be ended
+
+for each in "${STAGES[@]}"; do
+  IFS='|' read -r name limit command <<<"$each"
+  left=$((LIMIT - SECONDS - 5))  # seconds for the table
+  if [ "$left" -lt 2 ]; then note 'no time left' 0 ''; failed=1; continue; fi
+  [ "$limit" -lt "$left" ] || limit=$left
+  echo "== $name ($limit s): $command" | tee -a "$LOG"
+  began=$SECONDS mark=$(wc -l <"$LOG")
+  timeout --signal=INT --kill-after=3 "$limit" bash -c "$command" >>"$LOG" 2>&1 &
+  child=$!
+  wait "$child"
+  status=$?
+  child=''
   case $status in 0) result=passed ;; 124 | 130 | 137) result='too long' ;; *) result=FAILED ;; esac
   [ "$status" = 0 ] || failed=1
-  last=$(grep -v '^[[:space:]]*$' "$OUT/$name.log" | tail -1 | cut -c1-90)
-  printf '%-12s %-8s %8s  %s\n' "$name" "$result" $((SECONDS - began)) "$last" >>"$OUT/summary.txt"
+  last=$(tail -n "+$((mark + 1))" "$LOG" | grep -v '^[[:space:]]*$' | tail -1 | cut -c1-100)
+  note "$result" $((SECONDS - began)) "$last"
+  echo "   $result, $((SECONDS - began)) s: $last"
 done
-echo
-cat "$OUT/summary.txt"
-exit $failed

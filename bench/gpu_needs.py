@@ -1,4 +1,4 @@
-"""Which packages bench/gpu.sh lacks here. Exit status: 0, or 1 if some are missing."""
+"""Which packages bench/gpu.sh, or its rehearsal (--rehearse), lacks here. Exit status: 0, or 1 if some are missing."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ MODULES = {
         "hypothesis",
         "sortedcontainers",
         "expecttest",
+        "xdist",
     ),
     "measure": ("rich", "markdown_it", "mdurl", "pygments", "tqdm", "matplotlib"),
 }
 TOOLS = {"build": ("cmake", "ninja", "nvcc"), "test": ("nvidia-smi", "compute-sanitizer")}
-DISTRIBUTIONS = {"markdown_it": "markdown-it-py"}
+DISTRIBUTIONS = {"markdown_it": "markdown-it-py", "xdist": "pytest-xdist"}
 
 
 def main() -> int:
@@ -33,11 +34,12 @@ def main() -> int:
         for name in names
         if importlib.util.find_spec(name) is None
     ]
+    # A rehearsal has neither a GPU nor its tools.
     missing += [
         f"{name} (to {purpose}, a program)"
         for purpose, names in TOOLS.items()
         for name in names
-        if not shutil.which(name)
+        if "--rehearse" not in sys.argv and not shutil.which(name)
     ]
     print(f"missing: {', '.join(missing)}" if missing else "nothing is missing")
     return 1 if missing else 0

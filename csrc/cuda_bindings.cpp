@@ -319,8 +319,13 @@ PYBIND11_MODULE(_CUDA, m, py::mod_gil_not_used()) {
         .value("lane", Fault::lane)
         .value("alignment", Fault::alignment)
         .value("unset", Fault::unset);
-    m.def("approximates", &emulator::approximates, "Whether approximations are off as a GPU's may be.");
-    m.def("set_approximate", &emulator::set_approximate, "Makes them so from now on, or exact.");
+    py::enum_<emulator::Approximation>(m, "Approximation")
+        .value("exact", emulator::Approximation::exact)
+        .value("random", emulator::Approximation::random)
+        .value("high", emulator::Approximation::high)
+        .value("low", emulator::Approximation::low);
+    m.def("approximation", &emulator::approximation, "How approximations are off.");
+    m.def("set_approximation", &emulator::set_approximation, "How they are from now on.");
     m.def("set_most_shared", &emulator::set_most_shared, py::arg("bytes") = emulator::kMostShared,
           "The shared memory that a block of the emulated GPU may have from now on.");
     m.def("planted", &planted_, "Reverses every 64 numbers, or does what is wrong with it: see csrc/emulator/planted.h.");

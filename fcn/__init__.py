@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .errors import what_to_install
+
 if TYPE_CHECKING:
     from fcn_kernels import __version__
 
@@ -56,7 +58,12 @@ def __getattr__(name: str) -> Any:
     home = next((module for module, names in _HOMES.items() if name in names), None)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(home, __name__), name)
+    try:
+        module = importlib.import_module(home, __name__)
+    except ModuleNotFoundError as error:
+        # The kernels need torch and numpy alone, so that the rest may not be installed.
+        raise ModuleNotFoundError(f"fcn.{name} needs {what_to_install(error)}", name=error.name) from None
+    value = getattr(module, name)
     globals()[name] = value
     return value
 

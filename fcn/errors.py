@@ -15,3 +15,12 @@ class MissingSplitError(DataError):
 
 class Interrupted(Exception):  # noqa: N818  (a request, not an error)
     """Training stopped by Ctrl-C or SIGTERM; the checkpoint is written."""
+
+
+def what_to_install(error: ModuleNotFoundError) -> str:
+    """Says it of a package that is not there; an error about a module of this program is raised again."""
+    module = (error.name or "").partition(".")[0]
+    if module in ("", "fcn", "fcn_kernels"):
+        raise error
+    package = {"PIL": "pillow", "yaml": "pyyaml"}.get(module, module.replace("_", "-"))
+    return f"{package}, which is not installed: pip install {package} (all that fcn needs: pip install -e .)"

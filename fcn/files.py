@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -19,7 +19,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield partial
         _flush(partial)
         os.replace(partial, path)
-        _flush(path.parent)
+        with suppress(OSError):  # not every file system flushes folders; the file is in its place
+            _flush(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -43,7 +43,7 @@ PROMISES = (
     Promise(r"cross_entropy_pixels<([^,]+)>", None, 4),  # a loss, two sums, what a map's end leaves over
     Promise(r"(?:upsample_add_kernel|conv_transpose_add_walk)<([^,]+), WithinPixel.*", 0, 0, edges=True),
     Promise(
-        r"(?:upsample_add_kernel|conv_transpose_add_walk|conv_transpose_add_numbers)<([^,]+).*", None, 0, edges=True
+        r"(?:upsample_add_kernel|conv_transpose_add_walk|conv_transpose_add_numbers)<([^,>]+).*", None, 0, edges=True
     ),
     Promise(r"upsample_add_backward_pixels<([^,]+), [48]>", 0, 0),
     Promise(r"conv_transpose_add_backward_x_kernel<([^,]+), [48]>", 0, 0),

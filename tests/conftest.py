@@ -10,3 +10,7 @@ if not torch.cuda.is_available():
     # Read when fcn_kernels and triton are imported, so set before any test module is.
     os.environ.setdefault("FCN_KERNELS_EMULATE", "1")
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+# PyTorch's testing internals, once imported, forbid flags that Lightning sets, to every later test of the process.
+torch.backends.disable_global_flags = lambda: None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import baselines, cases, inputs, measure, memory, report, results, run, tables, timing
+from bench import (
+    baselines,
+    cases,
+    gpu_measure,
+    gpu_report,
+    inputs,
+    measure,
+    memory,
+    report,
+    results,
+    run,
+    tables,
+    timing,
+)
+from fcn_kernels import backend as kernels
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL_CASES = [case for module in cases.modules() for case in module.CASES]
@@ -262,14 +278,89 @@ def test_wrong_arguments_end_with_status_2_and_a_reason() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_gpu_script_prints_its_plan() -> None:
-    script = [str(ROOT / "bench" / "gpu.sh"), "--out", "somewhere"]
-    plan = subprocess.run([*script, "--dry-run"], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert [line.split()[0] for line in plan[:3]] == ["needs", "info", "build"]
-    assert "--out somewhere/cuda.json" in plan[-2]
-    refused = subprocess.run([*script, "--stage", "build,nothing"], capture_output=True, text=True)
-    assert refused.returncode == 2
-    assert "there is no stage nothing" in refused.stderr
+def start_gpu_script(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    command = [str(ROOT / "bench" / "gpu.sh"), *arguments]
+    environment = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def gpu_script(*arguments: str, **environment: str) -> tuple[int, str, str]:
+    """Exit status, output and errors."""
+    process = start_gpu_script(*arguments, **environment)
+    out, errors = process.communicate(timeout=200)
+    return process.returncode, out, errors
+
+
+@pytest.mark.parametrize(("call", "limit"), [("first", 400), ("second", 240)])
+def test_gpu_script_prints_a_plan_that_fits(call: str, limit: int) -> None:
+    *plan, last = gpu_script(call, "--dry-run", OUT="somewhere")[1].splitlines()
+    assert plan[0].split()[0] in ("needs", "built")
+    assert (
+        last
+        == f"at most {limit} s in all; results in somewhere/{call}.jsonl, somewhere/{call}.md and somewhere/{call}.log"
+    )
+    assert any(f"gpu_measure.py {call} somewhere/{call}.jsonl" in line for line in plan)
+
+
+@pytest.mark.parametrize("arguments", [(), ("third",), ("first", "--nothing")])
+def test_gpu_script_refuses(arguments: tuple[str, ...]) -> None:
+    status, _, errors = gpu_script(*arguments)
+    assert status == 2
+    assert errors.startswith("bench/gpu.sh: ")
+
+
+def brought_home(folder: Path, out: str) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """Results of stages, and rows: three files, whole lines, and a table of them that was printed."""
+    assert sorted(path.name for path in folder.iterdir()) == ["first.jsonl", "first.log", "first.md"]
+    lines = [json.loads(line) for line in (folder / "first.jsonl").read_text().splitlines()]
+    rows = [line for line in lines if line["kind"] == "row"]
+    table = (folder / "first.md").read_text()
+    assert table in out
+    assert all(f"`{row['operator']}` {row['case']}, {row['mode']} | cuda |" in table for row in rows)
+    return {line["name"]: line["result"] for line in lines if line["kind"] == "stage"}, rows
+
+
+emulated = pytest.mark.skipif(
+    not kernels.EMULATED or kernels.why_not("cuda") is not None, reason="the emulator does not run here"
+)
+
+
+@emulated
+def test_gpu_script_brings_home_what_it_has_when_it_is_ended(tmp_path: Path) -> None:
+    """A rehearsal that is told to end among the cases."""
+    process = start_gpu_script("first", "--rehearse", OUT=str(tmp_path))
+    results = tmp_path / "first.jsonl"
+    for _ in range(600):
+        if results.exists() and results.read_text().count('"kind": "row"') >= 2:
+            break
+        time.sleep(0.1)
+    process.terminate()
+    out, _ = process.communicate(timeout=60)
+    stages, rows = brought_home(tmp_path, out)
+    assert stages == {"needs": "passed", "tests": "passed", "cases": "interrupted"}
+    assert 2 <= len(rows) < len(gpu_measure.first(True))
+    assert "seconds" in rows[0]["candidates"]["cuda"]
+    assert "a rehearsal without a GPU" in out
+    assert process.returncode == 1
+
+
+@emulated
+def test_gpu_script_keeps_its_limit(tmp_path: Path) -> None:
+    began = time.monotonic()
+    status, out, _ = gpu_script("first", "--rehearse", "--seconds", "9", OUT=str(tmp_path))
+    assert time.monotonic() - began < 25
+    stages, _ = brought_home(tmp_path, out)
+    assert status == 1
+    assert stages["cases"] in ("too long", "no time left")
+
+
+def test_gpu_report_reads_what_was_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "cut.jsonl"
+    gpu_measure.append(path, {"kind": "stage", "name": "build", "result": "passed", "seconds": "9", "last": "built"})
+    path.write_text(path.read_text() + '{"kind": "row", "oper')
+    table = gpu_report.markdown(*gpu_report.read(path))
+    assert "- build: passed, 9 s. built" in table
+    assert "- 1 line was cut off" in table
 
 
 def test_readme_shows_the_committed_results() -> None:

@@ -7,9 +7,10 @@
 namespace fcn {
 namespace {
 
-// Up to kClasses classes: logits stay in registers from the maximum to the gradient.
+// Up to kClasses classes: logits stay in registers from the maximum to the gradient. (Two blocks at least: left to itself the
+// compiler gives the smallest kernel too few registers, and spills.)
 template <class S, int kClasses, int kWidth>
-__global__ void __launch_bounds__(kBlock) cross_entropy_registers(const __grid_constant__ Problem<S> p) {
+__global__ void __launch_bounds__(kBlock, 2) cross_entropy_registers(const __grid_constant__ Problem<S> p) {
     const bool smooth = p.smoothing > 0;
     const int64_t strips = p.images * p.rows * (p.columns / kWidth);
     Totals totals{0, 0};

@@ -1,5 +1,5 @@
-// The device's approximations: exact on a CPU, or, as a test may want it, off by as much as the documents allow. How far a
-// result is off depends on the argument alone, so that results repeat.
+// The device's approximations: exact on a CPU, or, as a test may want it, off by what the documents allow: always to the
+// same side, or as a hash of the argument says. How far a result is off depends on the argument alone, so that results repeat.
 //
 // PTX: ex2.approx is within 2^-22 of the result; lg2.approx too, and within 2^-22 at all where the argument is in [1/2, 2];
 // div.approx is within 2 units in the last place, 2^-22 at most. The CUDA guide's bounds of __expf and __logf follow.
@@ -11,9 +11,14 @@
 
 namespace fcn::emulator {
 
-// By at most `most`, as a hash of the argument says.
+// By at most `most`.
 inline float off(float argument, float most) {
-    if (!approximates()) return 0;
+    switch (approximation()) {
+        case Approximation::exact: return 0;
+        case Approximation::high: return most;
+        case Approximation::low: return -most;
+        case Approximation::random: break;
+    }
     uint32_t bits = FCN_ISA::bit_cast<uint32_t>(argument) * 0x9e3779b1u;
     bits = (bits ^ bits >> 15) * 0x85ebca77u;
     return most * (float(bits >> 8) * 0x1p-23f - 1);

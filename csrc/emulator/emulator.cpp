@@ -45,9 +45,13 @@ struct Thread {
 
 std::mutex launching;
 size_t shared_limit = kMostShared;
-bool approximate = [] {
-    const char* set = std::getenv("FCN_KERNELS_EMULATE_APPROXIMATE");
-    return set && !std::strcmp(set, "1");
+Approximation approximate = [] {
+    const char* const set = std::getenv("FCN_KERNELS_EMULATE_APPROXIMATE");
+    const std::string value = set ? set : "";
+    return value == "random" ? Approximation::random
+           : value == "high" ? Approximation::high
+           : value == "low"  ? Approximation::low
+                             : Approximation::exact;
 }();
 Order order = Order::forward;
 std::mt19937 generator;
@@ -287,9 +291,9 @@ void set_order(Order value, unsigned seed) {
 
 size_t most_shared() { return shared_limit; }
 
-bool approximates() { return approximate; }
+Approximation approximation() { return approximate; }
 
-void set_approximate(bool value) {
+void set_approximation(Approximation value) {
     const std::lock_guard<std::mutex> lock(launching);
     approximate = value;
 }

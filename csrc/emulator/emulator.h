@@ -56,10 +56,11 @@ constexpr size_t kMostShared = 227 << 10;
 size_t most_shared();
 void set_most_shared(size_t bytes);
 
-// Whether approximations are off by as much as a GPU's may be (see approximate.h). At first as the environment variable
-// FCN_KERNELS_EMULATE_APPROXIMATE=1 says.
-bool approximates();
-void set_approximate(bool value);
+// How approximations are off (see approximate.h). At first as the environment variable FCN_KERNELS_EMULATE_APPROXIMATE says:
+// random, high or low.
+enum class Approximation { exact, random, high, low };
+Approximation approximation();
+void set_approximation(Approximation value);
 
 void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
-from ..errors import Interrupted
+from ..errors import Interrupted, what_to_install
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("FCN_TRACEBACK"):
             raise
         print(f"fcn {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(f"fcn {options.command}: this needs {what_to_install(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"fcn {options.command}: interrupted", file=sys.stderr)

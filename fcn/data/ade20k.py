@@ -14,8 +14,11 @@ FOLDERS = {"train": "training", "val": "validation"}
 
 
 def ade20k(root: Path, split: str) -> FileDataset:
-    """``images/<split>/*.jpg`` and ``annotations/<split>/*.png``; ``train`` and ``val`` mean ``training`` and
-    ``validation``. Names of classes: the last column of ``objectInfo150.txt``; where it is missing, numbers."""
+    """ADE20K, the scene parsing benchmark: 150 classes.
+
+    ``images/<split>/*.jpg`` and ``annotations/<split>/*.png``; ``train`` and ``val`` mean ``training`` and
+    ``validation``. Names of classes: the last column of ``objectInfo150.txt``; where it is missing, numbers.
+    """
     folder = FOLDERS.get(split, split)
     classes = _classes(root / "objectInfo150.txt")
     pairs = pairs_in(root / "images" / folder, root / "annotations" / folder)

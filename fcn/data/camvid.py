@@ -20,7 +20,9 @@ CAMVID_PALETTE: list[Color] = [
 
 
 def camvid(root: Path, split: str) -> FileDataset:
-    """Either of two layouts:
+    """CamVid: streets filmed from a car, 11 classes.
+
+    Either of two layouts:
 
     1. ``<root>/<split>/images``, ``<root>/<split>/labels`` and ``<root>/classes.txt``; void is 255;
     2. SegNet's: ``<root>/<split>`` and ``<root>/<split>annot``; void is 11.

@@ -35,7 +35,10 @@ IMAGE, LABELS = "_leftImg8bit", "_gtFine_labelIds"
 
 
 def cityscapes(root: Path, split: str) -> FileDataset:
-    """``leftImg8bit/<split>/<city>/*_leftImg8bit.png``, ``gtFine/<split>/<city>/*_gtFine_labelIds.png``."""
+    """Cityscapes: streets of 50 cities, 19 classes.
+
+    ``leftImg8bit/<split>/<city>/*_leftImg8bit.png``, ``gtFine/<split>/<city>/*_gtFine_labelIds.png``.
+    """
     folders = (folder_of(root / "leftImg8bit" / split), folder_of(root / "gtFine" / split))
     images, labels = (
         {path.stem.removesuffix(suffix): path for path in sorted(folder.glob(f"*/*{suffix}.png"))}

@@ -18,7 +18,9 @@ SPLITS = ("train", "val", "test")
 
 
 def folder(root: Path, split: str, images: str = "images", masks: str = "masks") -> FileDataset:
-    """Any folders of images and index masks with the same file stems. The first of these layouts that exists is used:
+    """Your own: folders of images and index masks with the same file stems.
+
+    The first of these layouts that exists is used:
 
     1. ``<root>/<split>/<images>`` and ``<root>/<split>/<masks>``;
     2. ``<root>/<images>/<split>`` and ``<root>/<masks>/<split>``;

@@ -32,7 +32,9 @@ PUBLISHED = {
 
 
 def nyud(root: Path, split: str) -> FileDataset:
-    """Color. ``<root>/data/images/img_ID.png``, ``<root>/segmentation/img_ID.mat``, ``<root>/<split>.txt`` of IDs.
+    """NYUDv2, rooms in 40 classes: color.
+
+    ``<root>/data/images/img_ID.png``, ``<root>/segmentation/img_ID.mat``, ``<root>/<split>.txt`` of IDs.
 
     The papers train on ``train+val``.
     """
@@ -40,17 +42,23 @@ def nyud(root: Path, split: str) -> FileDataset:
 
 
 def nyud_hha(root: Path, split: str) -> FileDataset:
-    """Depth as horizontal disparity, height and angle: ``<root>/data/hha/img_ID.png`` in place of the colors."""
+    """NYUDv2: depth as horizontal disparity, height and angle (HHA).
+
+    ``<root>/data/hha/img_ID.png`` in place of the colors.
+    """
     return _nyud(root, split, "hha", PUBLISHED["hha"])
 
 
 def nyud_color_depth(root: Path, split: str) -> FileDataset:
-    """Color and the logarithm of the depth in millimeters, ``<root>/data/depth/img_ID.png``: 4 channels, float32."""
+    """NYUDv2: color and the logarithm of the depth, 4 channels, float32.
+
+    Depth in millimeters: ``<root>/data/depth/img_ID.png``.
+    """
     return _nyud(root, split, "images", PUBLISHED["color_depth"], "depth")
 
 
 def nyud_color_hha(root: Path, split: str) -> FileDataset:
-    """Color and HHA: 6 channels, uint8."""
+    """NYUDv2: color and HHA, 6 channels, uint8."""
     return _nyud(root, split, "images", PUBLISHED["color_hha"], "hha")
 
 

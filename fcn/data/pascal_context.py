@@ -17,8 +17,9 @@ OTHER_NAMES = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "clo
 
 
 def pascal_context(root: Path, split: str) -> FileDataset:
-    """60 classes: 59, and background (class 0, trained and scored), which is all else; nothing is void.
+    """PASCAL-Context in 60 classes: 59, and background.
 
+    Background is class 0, trained and scored: all that is none of the others; nothing is void.
     ``VOC2010/JPEGImages/ID.jpg``, ``VOC2010/ImageSets/Main/<split>.txt``, and in ``pascal-context``:
     ``trainval/ID.mat``, ``labels.txt`` and ``59_labels.txt`` ("number: name").
     """
@@ -28,7 +29,7 @@ def pascal_context(root: Path, split: str) -> FileDataset:
 
 
 def pascal_context59(root: Path, split: str) -> FileDataset:
-    """Without background, which becomes void."""
+    """PASCAL-Context in 59 classes: background is void."""
     dataset, values = _read(root, split)
     void = set(dataset.codes.classes) - set(values)
     dataset.codes = Codes({value: label - 1 for value, label in values.items()}, void)

@@ -23,17 +23,23 @@ MEAN = (114.578, 115.294, 108.353)  # blue, green, red
 
 
 def siftflow(root: Path, split: str) -> FileDataset:
-    """``Images/<scenes>/ID.jpg``, ``SemanticLabels/<scenes>/ID.mat`` and ``<split>.txt``: ``trainval`` and ``test``."""
+    """SIFT Flow: scenes outdoors, 33 semantic classes.
+
+    ``Images/<scenes>/ID.jpg``, ``SemanticLabels/<scenes>/ID.mat`` and ``<split>.txt``: ``trainval`` and ``test``.
+    """
     return _siftflow(root, split, "SemanticLabels", SEMANTIC_CLASSES, void=0)
 
 
 def siftflow_geometric(root: Path, split: str) -> FileDataset:
-    """``GeoLabels/<scenes>/ID.mat`` in place of the semantic labels."""
+    """SIFT Flow: its 3 geometric classes.
+
+    ``GeoLabels/<scenes>/ID.mat`` in place of the semantic labels.
+    """
     return _siftflow(root, split, "GeoLabels", GEOMETRIC_CLASSES, void=-1)
 
 
 def siftflow_tasks(root: Path, split: str) -> TaskDataset:
-    """Both, for networks of two tasks."""
+    """SIFT Flow: semantic and geometric classes, for networks of two tasks."""
     return TaskDataset({"semantic": siftflow(root, split), "geometric": siftflow_geometric(root, split)})
 
 

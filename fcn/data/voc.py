@@ -18,8 +18,9 @@ VOC_CLASSES = [
 
 
 def voc(root: Path, split: str) -> FileDataset:
-    """VOC2011 or VOC2012: ``JPEGImages``, ``SegmentationClass`` and ``ImageSets/Segmentation/<split>.txt``.
+    """PASCAL VOC 2011 or 2012: photographs, 21 classes.
 
+    ``JPEGImages``, ``SegmentationClass`` and ``ImageSets/Segmentation/<split>.txt``.
     ``seg11valid`` and lists that are joined or taken away: see ``split_names``.
     """
     names = split_names(root / "ImageSets" / "Segmentation", split)
@@ -28,7 +29,9 @@ def voc(root: Path, split: str) -> FileDataset:
 
 
 def sbd(root: Path, split: str) -> FileDataset:
-    """``benchmark_RELEASE/dataset`` with ``img/*.jpg``, ``cls/*.mat`` and lists; VOC's classes.
+    """SBD: more labels of VOC's photographs and classes.
+
+    ``benchmark_RELEASE/dataset`` with ``img/*.jpg``, ``cls/*.mat`` and lists.
 
     SBD's ``train`` holds images of VOC's ``val``: scores on that are fair only after training on
     ``train+val-voc2012val``, or on ``train+val-seg11valid`` for the papers' ``seg11valid``.

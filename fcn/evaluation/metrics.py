@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
-from torchmetrics import Metric
+from torch import Tensor, nn
 
 Absent = Literal["exclude", "official", "zero"]
 
@@ -85,21 +85,20 @@ def near_boundary(target: Tensor, width: int) -> Tensor:
     return near[:, 0]
 
 
-class SegmentationMetrics(Metric):
-    """Adds up the confusion matrix of a whole split, over batches and processes; ``compute`` gives its ``Metrics``."""
+class SegmentationMetrics(nn.Module):
+    """Adds up the confusion matrix of a whole split, over batches and processes; ``compute`` gives its ``Metrics``.
 
-    full_state_update = False
+    ``absent``: see ``metrics_from_confusion``. ``trimap``: widths of bands along the boundaries, see ``near_boundary``.
+    Counts are a buffer that ``to`` moves and that no state dict holds. (Not a ``torchmetrics.Metric``: importing that
+    takes longer than all of this program.)
+    """
+
     confusion: Tensor
 
     def __init__(
-        self,
-        classes: int,
-        ignore_index: int = 255,
-        absent: Absent = "exclude",
-        trimap: Sequence[int] = (),
-        **kwargs: Any,
+        self, classes: int, ignore_index: int = 255, absent: Absent = "exclude", trimap: Sequence[int] = ()
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
         if any(width < 1 for width in trimap):
             raise ValueError(f"trimap must hold widths of at least 1 pixel, got {list(trimap)}")
         self.trimap = tuple(trimap)
@@ -108,7 +107,11 @@ class SegmentationMetrics(Metric):
         self.absent: Absent = absent
         # Of all pixels, then of those in each trimap. int64: float32 would lose counts above 2^24.
         zeros = torch.zeros(1 + len(self.trimap), classes, classes, dtype=torch.int64)
-        self.add_state("confusion", zeros, dist_reduce_fx="sum")
+        self.register_buffer("confusion", zeros, persistent=False)
+
+    def reset(self) -> None:
+        """Forgets every pixel."""
+        self.confusion.zero_()
 
     def update(self, labels: Tensor, target: Tensor) -> None:
         """Counts predicted ``labels`` against ``target``: integers of equal shape.
@@ -132,5 +135,9 @@ class SegmentationMetrics(Metric):
             self.confusion[index] += counts.reshape(self.classes, self.classes)
 
     def compute(self) -> Metrics:
-        whole, *bands = (metrics_from_confusion(confusion, self.absent) for confusion in self.confusion)
+        """The metrics of all pixels so far: of all processes, where there are several, each of which must call this."""
+        total = self.confusion.clone()  # later batches leave the result as it is
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(total)
+        whole, *bands = (metrics_from_confusion(confusion, self.absent) for confusion in total)
         return replace(whole, trimap_iu={width: band.mean_iu for width, band in zip(self.trimap, bands, strict=True)})

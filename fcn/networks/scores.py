@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, overload
 
 from torch import Tensor
@@ -34,23 +35,13 @@ class Scores:
         label_smoothing: float = 0.0,
     ) -> Tensor:
         """Cross-entropy of the pixels against ``target`` ``[N, H, W]``, as ``F.cross_entropy``; 255 is void."""
-        coarse, grid = self.coarse, self.grid
-        if grid.size == coarse.shape[2:] and grid.is_identity:
-            # A cell has one pixel there, and would take a workspace of its own.
-            return cross_entropy(
-                coarse,
-                target,
-                weight,
-                pixel_weight=pixel_weight,
-                ignore_index=ignore_index,
-                reduction=reduction,
-                label_smoothing=label_smoothing,
-            )
-        return upsample_cross_entropy(
-            coarse,
+        # Where nothing is upsampled a cell has one pixel, and would take a workspace of its own.
+        dense = self.grid.size == self.coarse.shape[2:] and self.grid.is_identity
+        loss = cross_entropy if dense else partial(upsample_cross_entropy, grid=self.grid)
+        return loss(
+            self.coarse,
             target,
             weight,
-            grid=grid,
             pixel_weight=pixel_weight,
             ignore_index=ignore_index,
             reduction=reduction,

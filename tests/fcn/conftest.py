@@ -32,10 +32,8 @@ def shapes_sample(random: np.random.Generator, height: int, width: int) -> tuple
     return image, target
 
 
-@pytest.fixture(scope="session")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_shapes(root: Path) -> None:
     """<root>/{train,val,test}/{images,masks}; test images have different sizes."""
-    root = tmp_path_factory.mktemp("shapes")
     random = np.random.default_rng(0)
     for split, count in (("train", 6), ("val", 2), ("test", 3)):
         for name in ("images", "masks"):
@@ -46,6 +44,12 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(image).save(root / split / "images" / f"{split}{index}.png")
             Image.fromarray(target).save(root / split / "masks" / f"{split}{index}.png")
     (root / "classes.txt").write_text("\n".join(CLASSES))
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("shapes")
+    write_shapes(root)
     return root
 
 

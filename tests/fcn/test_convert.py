@@ -115,6 +115,8 @@ def test_checksums_are_those_of_the_published_files() -> None:
     assert {known.name: known.md5[:4] for known in sources.PUBLISHED} == {
         "fcn32s_from_caffe.pth": "d3eb", "fcn16s_from_caffe.pth": "a2d4", "fcn8s_from_caffe.pth": "de93",
         "fcn8s-atonce_from_caffe.pth": "bfed", "vgg16_from_caffe.pth": "aa75",
+        "efficientnet-lite0-57934424.pth": "7406", "efficientnet-lite1-77cc7160.pth": "e187",
+        "efficientnet-lite2-9656183e.pth": "1ff5",
     }  # fmt: skip
     assert all(len(known.md5) == 32 for known in sources.PUBLISHED)
 

@@ -136,7 +136,7 @@ def test_googlenet_with_the_classifiers_padding_needs_31_pixels() -> None:
     ("options", "message"),
     [
         ({"upsampling": "learned"}, "upsampling must be one of .*'diagonal'.* got 'learned'"),
-        ({"at_once": True, "stride": 32}, "FCN-32s has none"),
+        ({"at_once": True, "stride": 32}, "stride must be 16 or 8, got 32"),
         ({"truncate": "pool9"}, "narrow_vgg16 has no layer 'pool9'; it has conv1_1"),
         ({"truncate": "pool3", "stride": 16}, r"pool3 has stride 8; with stride 16 it must be one of \(32, 16\)"),
         ({"truncate": "pool2"}, r"pool2 has stride 4; with stride 8 it must be one of \(32, 16, 8\)"),

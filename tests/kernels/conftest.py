@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,6 +43,14 @@ def device_of(backend: str) -> str:
 def emulated(backend: str) -> bool:
     """Whether ``backend`` is a GPU's, run in software."""
     return backend != "cpu" and device_of(backend) == "cpu"
+
+
+def approximates(backend: str) -> bool:
+    """Whether exponentials of ``backend`` may be off by 2^-22: a GPU's, or the emulator's where it is told so."""
+    if backend == "cpu" or interpreted(backend):
+        return False
+    extension: Any = backends.CUDA_EXTENSION
+    return not emulated(backend) or extension.approximation() != extension.Approximation.exact
 
 
 def classes_of(backend: str) -> int:

@@ -74,6 +74,7 @@ def test_accesses_are_counted_by_width() -> None:
         ("upsample_add_kernel<__half, Enlarged<__half> >", {2: 78}, {16: 3, 2: 24}, 0),
         ("upsample_add_kernel<__half, Enlarged<__half> >", {2: 78}, {16: 2, 2: 24}, 8),
         ("upsample_add_kernel<__half, WithinPixel<__half> >", {2: 78}, {16: 3, 2: 24}, 78),
+        ("conv_transpose_add_numbers<float>", {16: 1, 4: 18}, {16: 1, 4: 5}, 1),
         ("multiply_pixels<__half, TensorCores<__half>, float, 128, true>", {16: 32}, {16: 3, 4: 12}, 0),
     ],
 )

@@ -117,3 +117,22 @@ def test_kernels_do_not_depend_on_the_order_of_threads(operator: str, layout: to
     for order in ORDERS[1:]:
         for a, b in zip(made["forward"], made[order], strict=True):
             assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("approximation", ["random", "high", "low"])
+@pytest.mark.parametrize("operator", ["cross_entropy", "upsample_argmax", "upsample_cross_entropy"])
+def test_approximations_are_off_by_no_more_than_a_gpus(operator: str, approximation: str) -> None:
+    """They change results, the same way each time, and by little: a patch multiplies 64 exponentials at most."""
+    before = EMULATOR.approximation()
+    try:
+        EMULATOR.set_approximation(EMULATOR.Approximation.exact)
+        exact = results(operator, torch.contiguous_format)
+        EMULATOR.set_approximation(getattr(EMULATOR.Approximation, approximation))
+        made, again = (results(operator, torch.contiguous_format) for _ in range(2))
+    finally:
+        EMULATOR.set_approximation(before)
+    assert all(map(torch.equal, made, again))
+    assert not all(map(torch.equal, exact, made))
+    for a, b in zip(exact, made, strict=True):
+        a, b = a.detach().double(), b.detach().double()
+        assert float((a - b).abs().max() / a.abs().max()) < 2 * 64 * 2**-22  # itself, and the sum that it is divided by

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fcn_kernels import BilinearGrid, launch, upsample_add, upsample_cross_entropy
 from fcn_kernels.backend import CPU_EXTENSION, implementation
-from tests.kernels.conftest import interpreted
+from tests.kernels.conftest import approximates, interpreted
 from tests.strategies import assert_as_good_as_torch, assert_fences_hold, dtypes_of, fenced, grids, scores, targets
 
 
@@ -220,6 +220,8 @@ def test_every_patch_agrees(backend: str, path: str, rows: int, monkeypatch: pyt
         monkeypatch.setattr(launcher, "MOST_COLUMNS", 8)
     else:
         pytest.skip("a GPU's lanes take patches of several sizes")
+    # The exponential of pixel k of row r is a product of (1 + k)(1 + r) approximations: so many in a patch's mean.
+    off = (1 + 7 / 2) * (1 + (rows - 1) / 2) * 2**-22 if approximates(backend) else 0.0
     for stride, size in ((8, (75, 130)), (32, (100, 80)), (300, (90, 320)), (5, (36, 48))):
         n, classes = (1, 3) if interpreted(backend) else (2, 6)
         x, target = torch.randn(n, classes, 10, 19), torch.randint(0, classes, (n, *size))
@@ -227,8 +229,8 @@ def test_every_patch_agrees(backend: str, path: str, rows: int, monkeypatch: pyt
         grid = BilinearGrid.transposed(stride, stride // 2, size)
         ours = loss_and_grad(x, x.dtype, backend, target, grid=grid)
         oracle = loss_and_grad(x, torch.float64, "reference", target, grid=grid)
-        torch.testing.assert_close(ours[0].double(), oracle[0], rtol=2e-6, atol=0)
-        assert float((ours[1] - oracle[1]).norm() / oracle[1].norm()) < 3e-6
+        torch.testing.assert_close(ours[0].double(), oracle[0], rtol=2e-6, atol=off)
+        assert float((ours[1] - oracle[1]).norm() / oracle[1].norm()) < 3e-6 + 2 * off  # of itself, and of the sum
 
 
 @pytest.mark.parametrize("wide", [False, True])
