@@ -1,5 +1,8 @@
 // fcn_kernels._C: the CPU kernels, given tensors. Nothing here is built against torch; Python checks arguments and allocates
 // results, and this file checks again what memory safety hangs on.
+#include <pybind11/stl.h>
+
+#include <array>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -37,7 +40,7 @@ const Kernels* active = nullptr;
 
 void use_isa(const std::string& isa) {
     const Kernels* kernels = find(isa);
-    if (!kernels) throw std::invalid_argument("no instruction set '" + isa + "' in this build");
+    if (!kernels) throw std::invalid_argument("no instruction set '" + isa + "' in this build; want baseline, avx2 or avx512");
     if (!supported(isa)) throw std::invalid_argument("this CPU does not have the instruction set '" + isa + "'");
     active = kernels;
 }
@@ -85,6 +88,49 @@ void conv_transpose_add(const py::object& x, const py::object& weight, const py:
     check_conv_transpose_add(args);
     const py::gil_scoped_release release;
     (active->*kernel)(args);
+}
+
+using Pair = std::array<int64_t, 2>;
+
+int64_t winograd_filters_size(const py::object& weight, bool transposed) {
+    const Tensor t = tensor(weight, "weight", 4);
+    return active->winograd_filters_size(t.dtype, t.size[transposed], t.size[!transposed]);
+}
+
+void winograd_filters(const py::object& weight, const py::object& transformed, bool transposed, int threads) {
+    const WinogradFiltersArgs args{tensor(weight, "weight", 4), tensor(transformed, "transformed", 1), transposed, threads};
+    check_winograd_filters(args, active->winograd_filters_size(args.weight.dtype, args.weight.size[transposed], args.weight.size[!transposed]));
+    const py::gil_scoped_release release;
+    active->winograd_filters(args);
+}
+
+bool winograd(const py::object& x, const py::object& filters, const py::object& bias, const py::object& out, const Pair& dilation,
+              const Pair& before, bool relu, int threads) {
+    const WinogradArgs args{tensor(x, "x", 4),     tensor(filters, "filters", 1), tensor(bias, "bias", 1),
+                            tensor(out, "out", 4), {dilation[0], dilation[1]},    {before[0], before[1]},
+                            relu,                  threads};
+    check_winograd(args, active->winograd_filters_size(args.x.dtype, args.out.size[1], args.x.size[1]));
+    const py::gil_scoped_release release;
+    return active->winograd(args);
+}
+
+void few_inputs(const py::object& x, const py::object& weight, const py::object& bias, const py::object& out, const Pair& dilation,
+                const Pair& padding, bool relu, int threads) {
+    const FewInputsArgs args{tensor(x, "x", 4),     tensor(weight, "weight", 4), tensor(bias, "bias", 1),
+                             tensor(out, "out", 4), {dilation[0], dilation[1]},  {padding[0], padding[1]},
+                             relu,                  threads};
+    check_few_inputs(args);
+    const py::gil_scoped_release release;
+    active->few_inputs(args);
+}
+
+bool winograd_backward_weight(const py::object& x, const py::object& grad, const py::object& grad_weight, const Pair& dilation,
+                              const Pair& padding, int threads) {
+    const WinogradWeightArgs args{tensor(x, "x", 4),          tensor(grad, "grad", 4),    tensor(grad_weight, "grad_weight", 4),
+                                  {dilation[0], dilation[1]}, {padding[0], padding[1]}, threads};
+    check_winograd_weight(args);
+    const py::gil_scoped_release release;
+    return active->winograd_backward_weight(args);
 }
 
 void upsample_argmax(const py::object& x, const py::object& labels, const py::object& confidence, const py::sequence& g,
@@ -178,6 +224,11 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     m.def("upsample_add", &upsample_add);
     m.def("upsample_add_backward", &upsample_add_backward);
     m.def("upsample_argmax", &upsample_argmax);
+    m.def("winograd_filters_size", &winograd_filters_size, "Numbers that winograd_filters writes for these filters.");
+    m.def("winograd_filters", &winograd_filters);
+    m.def("winograd", &winograd, "Whether all results are finite; if not, they are not those of a convolution.");
+    m.def("few_inputs", &few_inputs, "dilated_conv2d of few input channels.");
+    m.def("winograd_backward_weight", &winograd_backward_weight, "Whether all results are finite, as of winograd.");
     m.def("conv_transpose_add", &conv_transpose_add<&Kernels::conv_transpose_add>);
     m.def("conv_transpose_add_backward_x", &conv_transpose_add<&Kernels::conv_transpose_add_backward_x>);
     m.def("conv_transpose_add_backward_weight", &conv_transpose_add<&Kernels::conv_transpose_add_backward_weight>);

@@ -62,7 +62,10 @@ def __getattr__(name: str) -> Any:
         module = importlib.import_module(home, __name__)
     except ModuleNotFoundError as error:
         # The kernels need torch and numpy alone, so that the rest may not be installed.
-        raise ModuleNotFoundError(f"fcn.{name} needs {what_to_install(error)}", name=error.name) from None
+        needed = what_to_install(error)
+        if needed is None:
+            raise
+        raise ModuleNotFoundError(f"fcn.{name} needs {needed}", name=error.name) from None
     value = getattr(module, name)
     globals()[name] = value
     return value

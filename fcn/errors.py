@@ -13,14 +13,18 @@ class MissingSplitError(DataError):
     """A split that the data set does not have here."""
 
 
+class NotFiniteError(ValueError):
+    """Training whose loss or weights are no finite numbers any more; the message names the step and the rate."""
+
+
 class Interrupted(Exception):  # noqa: N818  (a request, not an error)
     """Training stopped by Ctrl-C or SIGTERM; the checkpoint is written."""
 
 
-def what_to_install(error: ModuleNotFoundError) -> str:
-    """Says it of a package that is not there; an error about a module of this program is raised again."""
+def what_to_install(error: ModuleNotFoundError) -> str | None:
+    """Says it of a package that is not there; None of a module of this program."""
     module = (error.name or "").partition(".")[0]
     if module in ("", "fcn", "fcn_kernels"):
-        raise error
+        return None
     package = {"PIL": "pillow", "yaml": "pyyaml"}.get(module, module.replace("_", "-"))
     return f"{package}, which is not installed: pip install {package} (all that fcn needs: pip install -e .)"

@@ -6,29 +6,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 
 def recorded(*inputs: Tensor | None) -> bool:
-    """Whether a call must go through its ``torch.autograd.Function``, which costs a short call a quarter of its time.
-
-    Also where derivatives are taken in other ways than by ``backward``, so that the Function can refuse them: forward
-    mode and the transforms of ``torch.func``.
-    """
+    """Whether a call must go through its ``autograd.Function``, which costs a short call a quarter of its time."""
     if torch.is_grad_enabled():
         for x in inputs:
             if x is not None and x.requires_grad:
                 return True
-    if torch.compiler.is_compiling():
-        return True
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return torch.compiler.is_compiling()
 
 
 def first_order_only(operator: str, grad: Tensor, *inputs: Tensor) -> Tensor:
     """``grad`` itself; differentiating it with respect to the ``inputs`` that it was computed from raises.
 
-    ``once_differentiable`` is not enough for a loss: its gradient depends on the scores even where the incoming
-    gradient needs no gradient, and second derivatives would silently lack that part.
+    ``once_differentiable`` is not enough: its result is not connected to the inputs, so with ``allow_unused`` second
+    derivatives would silently be None; and a loss's gradient depends on the scores even where the incoming one needs no
+    gradient.
     """
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return grad

@@ -15,14 +15,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 BACKENDS = ("reference", "cpu", "cuda", "triton")
 
-# The choice of backend="auto" by device type: the first that can run. The reason stands beside each row.
+# The choice of backend="auto" by device type: the first that can run. The reason stands beside each row. On devices of
+# other types, which have no kernels here, the reference runs.
 AUTO = {
     "cpu": ("cpu", "reference"),  # compiled C++ against eager and compiled PyTorch: bench/results/cpu.md
     "cuda": ("cuda", "triton", "reference"),  # not yet measured on a GPU
 }
+_OTHERS = "others"
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -41,6 +44,8 @@ def _load_extension(name: str) -> tuple[ModuleType | None, str]:
                 None,
                 f"fcn_kernels.{name} was not built (run `pip install -e .`; FCN_KERNELS_* variables are in the README)",
             )
+        if str(error).startswith("FCN_KERNELS_ISA"):  # the user's word, not to be passed over
+            raise ValueError(str(error)) from None
         return None, f"fcn_kernels.{name} does not load: {error}"
     # How it reads tensors, without having been built against torch.
     exchange = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
@@ -78,8 +83,8 @@ _reasons: dict[str, str] = {
     "cuda": _cuda_reason,
     "triton": _why_not_triton(),
 }
+# The reference runs on any.
 _device_types = {
-    "reference": ("cpu", "cuda"),
     "cpu": ("cpu",),
     "cuda": ("cpu",) if EMULATED else ("cuda",),
     "triton": ("cuda", "cpu") if INTERPRETED else ("cuda",),
@@ -96,7 +101,7 @@ def why_not(backend: str, device_type: str | None = None, dtype: torch.dtype | N
         return f"there is no such backend; there are {', '.join(BACKENDS)}"
     if _reasons[backend]:
         return _reasons[backend]
-    if device_type is not None and device_type not in _device_types[backend]:
+    if device_type is not None and device_type not in _device_types.get(backend, (device_type,)):
         return f"it runs on {' or '.join(_device_types[backend])} tensors, and these are on {device_type}"
     if dtype is not None and dtype not in _dtypes[backend]:
         return f"it has no kernels for {dtype}"
@@ -104,7 +109,7 @@ def why_not(backend: str, device_type: str | None = None, dtype: torch.dtype | N
 
 
 def _choice(backend: str, device_type: str, dtype: torch.dtype) -> str | None:
-    for candidate in AUTO[device_type] if backend == "auto" else (backend,):
+    for candidate in AUTO.get(device_type, ("reference",)) if backend == "auto" else (backend,):
         if why_not(candidate, device_type, dtype) is None:
             return candidate
     return None
@@ -115,20 +120,39 @@ def _choice(backend: str, device_type: str, dtype: torch.dtype) -> str | None:
 _choices = {
     (backend, device_type == "cpu", device_type == "cuda", dtype): choice
     for backend in ("auto", *BACKENDS)
-    for device_type in AUTO
+    for device_type in (*AUTO, _OTHERS)
     for dtype in DTYPES
     if (choice := _choice(backend, device_type, dtype)) is not None
 }
 
 
+def _transformed() -> str | None:
+    """What is at work that sees through plain PyTorch only, if anything is."""
+    if torch.compiler.is_compiling():
+        return None
+    if torch._C._get_tracing_state() is not None:
+        return "torch.jit.trace and torch.onnx.export(dynamo=False) record"
+    if torch._C._are_functorch_transforms_active():
+        return "torch.func transforms"
+    if forward_ad._current_level >= 0:
+        return "forward-mode derivatives go through"
+    return None
+
+
 def choose(operator: str, backend: str | None, x: Tensor) -> str:
-    """The backend that runs ``operator`` on ``x``. An explicit choice that cannot raises ``ValueError``."""
+    """The backend that runs ``operator`` on ``x``. An explicit choice that cannot raises ``ValueError``.
+
+    Tracing, ``torch.func`` and forward-mode derivatives get the reference from "auto".
+    """
     if backend is None:
         backend = _default
+    transformed = _transformed()
+    if transformed is not None and backend != "reference":
+        if backend == "auto":
+            return "reference"
+        raise ValueError(f"{operator}: {transformed} plain PyTorch only; use backend='reference', not {backend!r}")
     choice = _choices.get((backend, x.is_cpu, x.is_cuda, x.dtype))
     if choice is None:
-        if backend == "auto":
-            raise ValueError(f"{operator}: no backend for tensors on {x.device.type}")
         reason = why_not(backend, x.device.type, x.dtype)
         raise ValueError(f"{operator}: backend {backend!r} cannot run: {reason}")
     return choice

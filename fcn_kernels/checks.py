@@ -8,13 +8,10 @@ import torch
 from torch import Tensor
 
 from .backend import DTYPES
-from .grid import BilinearGrid
-
-TARGET_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
-REDUCTIONS = ("none", "sum", "mean")
+from .grid import LIMIT, BilinearGrid, is_whole
 
 
-def _names(dtypes: tuple[torch.dtype, ...]) -> str:
+def names_of(dtypes: tuple[torch.dtype, ...]) -> str:
     return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
 
 
@@ -22,7 +19,7 @@ def check_scores(operator: str, argument: str, x: Tensor) -> None:
     if not isinstance(x, Tensor):
         raise TypeError(f"{operator}: {argument} must be a Tensor, got {type(x).__name__}")
     if x.dtype not in DTYPES:
-        raise TypeError(f"{operator}: {argument} must be one of {_names(DTYPES)}, got {x.dtype}")
+        raise TypeError(f"{operator}: {argument} must be one of {names_of(DTYPES)}, got {x.dtype}")
     shape = x.shape
     if len(shape) != 4:
         raise ValueError(f"{operator}: {argument} must be [N, C, H, W], got shape {tuple(shape)}")
@@ -44,10 +41,27 @@ def check_same(operator: str, argument: str, given: Tensor, other: str, x: Tenso
 
 def check_pair(operator: str, argument: str, value: int | tuple[int, int], least: int) -> tuple[int, int]:
     """``value`` for (rows, columns), each at least ``least``."""
-    pair = (value, value) if isinstance(value, (int, torch.SymInt)) else tuple(value)
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
+    if not all(map(is_whole, pair)):
+        raise TypeError(f"{operator}: {argument} must be a whole number or two, got {value!r}")
     if len(pair) != 2 or pair[0] < least or pair[1] < least:
         raise ValueError(f"{operator}: {argument} must be a number of at least {least}, or two, got {value}")
     return pair[0], pair[1]
+
+
+def check_number(operator: str, argument: str, value: int, least: int) -> None:
+    if not is_whole(value):
+        raise TypeError(f"{operator}: {argument} must be a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{operator}: {argument} must be at least {least}, got {value}")
+
+
+def check_size(operator: str, argument: str, size: tuple[int, int]) -> tuple[int, int]:
+    """``size`` as (height, width)."""
+    if not isinstance(size, (tuple, list)) or len(size) != 2 or not all(map(is_whole, size)):
+        error = ValueError if isinstance(size, (tuple, list)) and all(map(is_whole, size)) else TypeError
+        raise error(f"{operator}: {argument} must be (height, width), got {size!r}")
+    return size[0], size[1]
 
 
 def check_skip(operator: str, skip: Tensor, x: Tensor, size: tuple[int, int] | None) -> None:
@@ -56,7 +70,7 @@ def check_skip(operator: str, skip: Tensor, x: Tensor, size: tuple[int, int] | N
     shape, wanted = skip.shape, x.shape
     if len(shape) != 4 or shape[0] != wanted[0] or shape[1] != wanted[1]:
         raise ValueError(f"{operator}: skip must be [N, C, H, W] with N, C = {tuple(wanted[:2])}, got {tuple(shape)}")
-    if size is not None and tuple(size) != tuple(shape[2:]):
+    if size is not None and check_size(operator, "size", size) != (shape[2], shape[3]):
         raise ValueError(f"{operator}: size is {tuple(size)} and skip has {tuple(shape[2:])}")
 
 
@@ -64,55 +78,25 @@ def output_grid(
     operator: str, x: Tensor, grid: BilinearGrid | None, size: tuple[int, int] | None, source: str
 ) -> BilinearGrid:
     """``grid`` itself, checked against ``size``, or the sampling of ``F.interpolate`` to ``size``."""
-    if size is not None and len(size) != 2:
-        raise ValueError(f"{operator}: size must be (height, width), got {tuple(size)}")
+    if size is not None:
+        size = check_size(operator, "size", size)
     if grid is None:
         if size is None:
             raise ValueError(f"{operator}: give one of {source}, or nothing says how large the output is")
-        return BilinearGrid.interpolate((x.shape[2], x.shape[3]), (size[0], size[1]))
+        return BilinearGrid.interpolate((x.shape[2], x.shape[3]), size)
     if not isinstance(grid, BilinearGrid):
         raise TypeError(f"{operator}: grid must be a BilinearGrid, got {type(grid).__name__}")
     if size is not None and (grid.size[0] != size[0] or grid.size[1] != size[1]):
         raise ValueError(f"{operator}: grid makes {tuple(grid.size)} pixels, and {source} wants {tuple(size)}")
+    made_for = grid.input_size
+    if made_for is not None and (made_for[0] != x.shape[2] or made_for[1] != x.shape[3]):
+        raise ValueError(
+            f"{operator}: grid was made for scores of {tuple(made_for)} pixels, and these have {tuple(x.shape[2:])}"
+        )
+    for denominator, pixels in zip(grid.denominator, x.shape[2:], strict=True):
+        if denominator >= 2**31 and denominator * (pixels + 4) >= LIMIT:
+            raise ValueError(f"{operator}: grid's denominator {denominator} times {pixels} pixels must stay below 2^62")
     return grid
-
-
-def check_loss_arguments(
-    operator: str,
-    x: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    reduction: str,
-    label_smoothing: float,
-) -> None:
-    """What the two losses share; ``target``'s height and width are for the caller to compare."""
-    check_same(operator, "target", target, "the scores", x, dtype=False)
-    if target.dtype not in TARGET_DTYPES:
-        raise TypeError(f"{operator}: target must be one of {_names(TARGET_DTYPES)}, got {target.dtype}")
-    if target.dim() != 3 or target.shape[0] != x.shape[0]:
-        raise ValueError(f"{operator}: target must be [N, H, W] with N = {x.shape[0]}, got shape {tuple(target.shape)}")
-    if weight is not None:
-        check_same(operator, "weight", weight, "the scores", x, dtype=False)
-        if weight.shape != (x.shape[1],):
-            raise ValueError(
-                f"{operator}: weight must have shape [{x.shape[1]}], one per class, got {tuple(weight.shape)}"
-            )
-        if not weight.dtype.is_floating_point:
-            raise TypeError(f"{operator}: weight must be floating point, got {weight.dtype}")
-    if pixel_weight is not None:
-        check_same(operator, "pixel_weight", pixel_weight, "the scores", x, dtype=False)
-        if pixel_weight.shape != target.shape:
-            raise ValueError(
-                f"{operator}: pixel_weight must have the shape of target, {tuple(target.shape)}, "
-                f"got {tuple(pixel_weight.shape)}"
-            )
-        if not pixel_weight.dtype.is_floating_point:
-            raise TypeError(f"{operator}: pixel_weight must be floating point, got {pixel_weight.dtype}")
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"{operator}: reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"{operator}: label_smoothing must lie in [0, 1], got {label_smoothing}")
 
 
 def check_target(target: Tensor, classes: int, ignore_index: int = -100) -> None:
@@ -121,6 +105,8 @@ def check_target(target: Tensor, classes: int, ignore_index: int = -100) -> None
     ``target`` is an integer tensor of any shape on any device. Reads the result back, so it synchronises with a GPU:
     for debugging a loss that became NaN there (on a CPU the losses check by themselves).
     """
+    if not isinstance(target, Tensor):
+        raise TypeError(f"check_target: target must be a Tensor, got {type(target).__name__}")
     label = target.long()
     bad = ((label < 0) | (label >= classes)) & (label != ignore_index)
     if bad.any():

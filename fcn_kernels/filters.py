@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import check_pair
+from .checks import check_number, check_pair
 
 
 def bilinear_kernel(kernel_size: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -15,8 +15,7 @@ def bilinear_kernel(kernel_size: int, *, dtype: torch.dtype = torch.float32) -> 
     ``2 * s - 1``) it interpolates: away from borders, the taps that meet in a pixel sum to 1. Raises ``ValueError`` for
     ``kernel_size`` below 1.
     """
-    if kernel_size < 1:
-        raise ValueError(f"bilinear_kernel: kernel_size must be at least 1, got {kernel_size}")
+    check_number("bilinear_kernel", "kernel_size", kernel_size, 1)
     factor = (kernel_size + 1) // 2
     center = (kernel_size - 1) / 2
     line = 1 - (torch.arange(kernel_size, dtype=torch.float64) - center).abs() / factor
@@ -31,6 +30,8 @@ def rarefy(weight: Tensor, dilation: int | tuple[int, int]) -> Tensor:
     without touching the zeros. Raises ``ValueError`` for a weight that is not four-dimensional or a dilation below 1.
     """
     down, across = check_pair("rarefy", "dilation", dilation, 1)
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"rarefy: weight must be a Tensor, got {type(weight).__name__}")
     if weight.dim() != 4 or weight.shape[2] < 1 or weight.shape[3] < 1:
         raise ValueError(f"rarefy: weight must be [O, I, k, l], got shape {tuple(weight.shape)}")
     out_channels, in_channels, height, width = weight.shape

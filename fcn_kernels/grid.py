@@ -7,12 +7,32 @@ exact at any size, and they stay symbolic under ``torch.compile`` with dynamic s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
 
+import torch
+from torch import Tensor
+
+# Kernels compute coordinates, times the denominator, as whole numbers of 64 bits.
+LIMIT = 2**62
+
 Border = Literal["zeros", "clamp"]
 BORDERS: tuple[Border, ...] = ("zeros", "clamp")
+
+
+def is_whole(value: object) -> bool:
+    """Whether ``value`` is a whole number. Sizes are symbolic in ``torch.compile``, tensors in ``torch.jit.trace``."""
+    return isinstance(value, (int, torch.SymInt)) or (
+        isinstance(value, Tensor) and torch._C._get_tracing_state() is not None
+    )
+
+
+def _check_pair(what: str, value: object) -> None:
+    if type(value) is tuple and len(value) == 2 and type(value[0]) is int and type(value[1]) is int:
+        return  # almost always, and every call makes grids
+    if not isinstance(value, (tuple, list)) or len(value) != 2 or not all(map(is_whole, value)):
+        raise TypeError(f"{what} must be two whole numbers, (rows, columns), got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -78,8 +98,14 @@ class BilinearGrid:
     origin: tuple[int, int]
     denominator: tuple[int, int]
     border: Border = "zeros"
+    # Of the input that the grid was made for, where it was made from one: operators refuse others.
+    input_size: tuple[int, int] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        _check_pair("BilinearGrid: size", self.size)
+        _check_pair("BilinearGrid: step", self.step)
+        _check_pair("BilinearGrid: origin", self.origin)
+        _check_pair("BilinearGrid: denominator", self.denominator)
         if self.border not in BORDERS:
             raise ValueError(f"BilinearGrid: border must be one of {BORDERS}, got {self.border!r}")
         if self.size[0] < 0 or self.size[1] < 0:
@@ -88,6 +114,19 @@ class BilinearGrid:
             raise ValueError(f"BilinearGrid: denominator must be positive, got {tuple(self.denominator)}")
         if self.step[0] < 0 or self.step[1] < 0:
             raise ValueError(f"BilinearGrid: step must not be negative, got {tuple(self.step)}")
+        for axis in (0, 1):
+            size, step, origin, denominator = (
+                self.size[axis],
+                self.step[axis],
+                self.origin[axis],
+                self.denominator[axis],
+            )
+            plain = type(size) is type(step) is type(origin) is type(denominator) is int  # not to bound symbolic ones
+            if plain and (denominator >= LIMIT or step * size + abs(origin) >= LIMIT):
+                raise ValueError(
+                    f"BilinearGrid: step * {size} pixels + origin, and denominator, must stay below 2^62, "
+                    f"got step {step}, origin {origin}, denominator {denominator}"
+                )
 
     @property
     def scale(self) -> tuple[Fraction, Fraction]:
@@ -111,6 +150,9 @@ class BilinearGrid:
         ``kernel_size`` is ``2 * stride - stride % 2`` unless given; ``2 * stride - 1`` in FCN-AlexNet and -GoogLeNet.
         Only those two are bilinear interpolation, so anything else raises ``ValueError``.
         """
+        for name, value in (("stride", stride), ("crop", crop)):
+            if not is_whole(value):
+                raise TypeError(f"BilinearGrid.transposed: {name} must be a whole number, got {value!r}")
         if stride < 1:
             raise ValueError(f"BilinearGrid.transposed: stride must be at least 1, got {stride}")
         if kernel_size is None:
@@ -122,21 +164,23 @@ class BilinearGrid:
                 + f" (others do not interpolate), got {kernel_size}"
             )
         origin = 2 * crop - (kernel_size - 1)
-        return cls((size[0], size[1]), (2, 2), (origin, origin), (2 * stride, 2 * stride), "zeros")
+        return cls(size, (2, 2), (origin, origin), (2 * stride, 2 * stride), "zeros")
 
     @classmethod
     def interpolate(
         cls, input_size: tuple[int, int], output_size: tuple[int, int], align_corners: bool = False
     ) -> BilinearGrid:
         """The sampling of ``F.interpolate(mode="bilinear", size=output_size)``."""
+        _check_pair("BilinearGrid.interpolate: input_size", input_size)
+        _check_pair("BilinearGrid.interpolate: output_size", output_size)
         (h, w), (height, width) = input_size, output_size
         if align_corners:
             # One output pixel samples coordinate 0, as in PyTorch.
             step = (h - 1 if height > 1 else 0, w - 1 if width > 1 else 0)
             denominator = (height - 1 if height > 1 else 1, width - 1 if width > 1 else 1)
-            return cls((height, width), step, (0, 0), denominator, "clamp")
+            return cls((height, width), step, (0, 0), denominator, "clamp", (h, w))
         denominator = (2 * height if height > 0 else 1, 2 * width if width > 0 else 1)
-        return cls((height, width), (2 * h, 2 * w), (h - height, w - width), denominator, "clamp")
+        return cls((height, width), (2 * h, 2 * w), (h - height, w - width), denominator, "clamp", (h, w))
 
     @classmethod
     def from_maps(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -96,26 +98,19 @@ class _Loss(nn.Module):
         self.register_buffer("weight", weight)
         self.ignore_index, self.reduction, self.label_smoothing = ignore_index, reduction, label_smoothing
 
+    def _options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("ignore_index", "reduction", "label_smoothing")}
+
     def extra_repr(self) -> str:
-        return (
-            f"weight={'None' if self.weight is None else tuple(self.weight.shape)}, ignore_index={self.ignore_index}, "
-            f"reduction={self.reduction!r}, label_smoothing={self.label_smoothing}"
-        )
+        options = {"weight": None if self.weight is None else tuple(self.weight.shape), **self._options()}
+        return ", ".join(f"{name}={value!r}" for name, value in options.items())
 
 
 class CrossEntropyLoss(_Loss):
     """``cross_entropy`` of full-resolution logits ``[N, C, H, W]``."""
 
     def forward(self, logits: Tensor, target: Tensor, *, pixel_weight: Tensor | None = None) -> Tensor:
-        return cross_entropy(
-            logits,
-            target,
-            self.weight,
-            pixel_weight=pixel_weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
-            label_smoothing=self.label_smoothing,
-        )
+        return cross_entropy(logits, target, self.weight, pixel_weight=pixel_weight, **self._options())
 
 
 class UpsampleCrossEntropyLoss(_Loss):
@@ -124,27 +119,21 @@ class UpsampleCrossEntropyLoss(_Loss):
     def forward(
         self, x: Tensor, target: Tensor, *, grid: BilinearGrid | None = None, pixel_weight: Tensor | None = None
     ) -> Tensor:
-        return upsample_cross_entropy(
-            x,
-            target,
-            self.weight,
-            grid=grid,
-            pixel_weight=pixel_weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
-            label_smoothing=self.label_smoothing,
-        )
+        return upsample_cross_entropy(x, target, self.weight, grid=grid, pixel_weight=pixel_weight, **self._options())
 
 
 class UpsampleArgmax(nn.Module):
     """``upsample_argmax``: the label map of coarse scores, and its confidence where that is wanted."""
 
-    def __init__(self, size: tuple[int, int] | None = None, confidence: bool = False) -> None:
+    def __init__(
+        self, size: tuple[int, int] | None = None, confidence: bool = False, dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__()
-        self.size, self.confidence = size, confidence
+        self.size, self.confidence, self.dtype = size, confidence, dtype
 
     def forward(self, x: Tensor, *, grid: BilinearGrid | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        return upsample_argmax(x, grid=grid, size=self.size if grid is None else None, confidence=self.confidence)
+        size = self.size if grid is None else None
+        return upsample_argmax(x, grid=grid, size=size, confidence=self.confidence, dtype=self.dtype)
 
     def extra_repr(self) -> str:
-        return f"size={self.size}, confidence={self.confidence}"
+        return f"size={self.size}, confidence={self.confidence}, dtype={self.dtype}"

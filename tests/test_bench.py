@@ -330,15 +330,14 @@ def test_gpu_script_brings_home_what_it_has_when_it_is_ended(tmp_path: Path) -> 
     """A rehearsal that is told to end among the cases."""
     process = start_gpu_script("first", "--rehearse", OUT=str(tmp_path))
     results = tmp_path / "first.jsonl"
-    for _ in range(600):
-        if results.exists() and results.read_text().count('"kind": "row"') >= 2:
-            break
+    deadline = time.monotonic() + 150  # a loaded machine takes a minute to the first row, and ten for all
+    while not (results.exists() and '"kind": "row"' in results.read_text()) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.terminate()
     out, _ = process.communicate(timeout=60)
     stages, rows = brought_home(tmp_path, out)
     assert stages == {"needs": "passed", "tests": "passed", "cases": "interrupted"}
-    assert 2 <= len(rows) < len(gpu_measure.first(True))
+    assert 1 <= len(rows) < len(gpu_measure.first(True))
     assert "seconds" in rows[0]["candidates"]["cuda"]
     assert "a rehearsal without a GPU" in out
     assert process.returncode == 1

@@ -84,6 +84,44 @@ struct DilatedConv2dArgs {
     int tile_pixels, tile_channels;  // of a block: 64 x 64, 128 x 64 or 128 x 128; where that cannot be, a smaller one
 };
 
+// On a CPU: filters of 3 x 3 taps, float32 or float64.
+struct WinogradFiltersArgs {
+    Tensor weight;       // [O, I, 3, 3]
+    Tensor transformed;  // contiguous, of the size that winograd_filters_size says
+    bool transposed;     // inputs and outputs exchanged, taps turned round: for the gradient of x
+    int threads;
+};
+
+struct WinogradArgs {
+    Tensor x;        // [N, I, H, W]
+    Tensor filters;  // transformed
+    Tensor bias;     // [O], contiguous; data may be null
+    Tensor out;      // [N, O, H', W'], channels next to each other
+    int64_t dilation[2];
+    int64_t before[2];  // zeros above and left of x; if negative, rows and columns that no filter sees
+    bool relu;
+    int threads;
+};
+
+// The same of few inputs: filters of any size, whose numbers should fit into the first-level cache with those of 14 pixels.
+struct FewInputsArgs {
+    Tensor x;       // [N, I, H, W]
+    Tensor weight;  // [O, I, k, l]
+    Tensor bias;    // [O], contiguous; data may be null
+    Tensor out;     // [N, O, H', W'], channels next to each other
+    int64_t dilation[2], padding[2];
+    bool relu;
+    int threads;
+};
+
+struct WinogradWeightArgs {
+    Tensor x;            // [N, I, H, W]
+    Tensor grad;         // [N, O, H', W'], of the output
+    Tensor grad_weight;  // [O, I, 3, 3]
+    int64_t dilation[2], padding[2];
+    int threads;
+};
+
 struct DilatedConv2dWeightArgs {
     Tensor grad;         // [N, O, H', W']
     Tensor x;            // [N, I, H, W]

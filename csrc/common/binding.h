@@ -120,6 +120,61 @@ inline void check_conv_transpose_add(const ConvTransposeAddArgs& args) {
     if (args.skip.data) want_sizes(args.skip, "skip", {n, c, result.size[2], result.size[3]});
 }
 
+inline void want_numbers(const Tensor& t, const char* name, const Tensor& like) {
+    want(like.dtype == DType::float32 || like.dtype == DType::float64, "Winograd's algorithm: want float32 or float64");
+    if (t.dtype != like.dtype) throw std::invalid_argument(std::string(name) + ": dtype differs");
+}
+
+// What convolutions on CPUs have in common.
+template <class Args>
+void want_convolution(const Args& args) {
+    const Tensor &x = args.x, &out = args.out;
+    for (int i = 0; i < 4; ++i) want(x.size[i] > 0 && out.size[i] > 0, "x and out: want no empty axis");
+    want_sizes(out, "out", {x.size[0], out.size[1], out.size[2], out.size[3]});
+    want(out.stride[1] == 1 || out.size[1] == 1, "out: want channels next to each other");
+    want_numbers(out, "out", x);
+    if (args.bias.data) {
+        want_numbers(args.bias, "bias", x);
+        want_sizes(args.bias, "bias", {out.size[1]});
+        want(args.bias.stride[0] == 1 || out.size[1] == 1, "bias: want contiguous numbers");
+    }
+    for (int axis = 0; axis < 2; ++axis) want(args.dilation[axis] > 0 && args.dilation[axis] <= (int64_t(1) << 30), "dilation: out of range");
+}
+
+// Filters of 3 x 3 taps over `x` with `before` zeros above and left of it; below and right of it there are as many as it takes.
+inline void check_winograd(const WinogradArgs& args, int64_t filters_size) {
+    want_convolution(args);
+    want_numbers(args.filters, "filters", args.x);
+    want_sizes(args.filters, "filters", {filters_size});
+    want(args.filters.stride[0] == 1, "filters: want contiguous numbers");
+}
+
+inline void check_few_inputs(const FewInputsArgs& args) {
+    const Tensor &x = args.x, &weight = args.weight;
+    want_convolution(args);
+    want_numbers(weight, "weight", x);
+    want_sizes(weight, "weight", {args.out.size[1], x.size[1], weight.size[2], weight.size[3]});
+    want(weight.size[2] > 0 && weight.size[3] > 0, "weight: want no empty axis");
+}
+
+inline void check_winograd_filters(const WinogradFiltersArgs& args, int64_t filters_size) {
+    want_sizes(args.weight, "weight", {args.weight.size[0], args.weight.size[1], 3, 3});
+    want(args.weight.size[0] > 0 && args.weight.size[1] > 0, "weight: want no empty axis");
+    want_numbers(args.transformed, "transformed", args.weight);
+    want_sizes(args.transformed, "transformed", {filters_size});
+    want(args.transformed.stride[0] == 1, "transformed: want contiguous numbers");
+}
+
+inline void check_winograd_weight(const WinogradWeightArgs& args) {
+    const Tensor &x = args.x, &grad = args.grad;
+    for (int i = 0; i < 4; ++i) want(x.size[i] > 0 && grad.size[i] > 0, "x and grad: want no empty axis");
+    want_sizes(grad, "grad", {x.size[0], grad.size[1], grad.size[2], grad.size[3]});
+    want_sizes(args.grad_weight, "grad_weight", {grad.size[1], x.size[1], 3, 3});
+    want_numbers(grad, "grad", x);
+    want_numbers(args.grad_weight, "grad_weight", x);
+    for (int axis = 0; axis < 2; ++axis) want(args.dilation[axis] > 0 && args.dilation[axis] <= (int64_t(1) << 30), "dilation: out of range");
+}
+
 inline void check_upsample_argmax(const UpsampleArgmaxArgs& args) {
     want_sizes(args.labels, "labels", {args.x.size[0], args.grid.rows.size, args.grid.columns.size});
     want(args.labels.dtype == DType::int64 || (args.labels.dtype == DType::uint8 && args.x.size[1] <= 256),

@@ -6,8 +6,12 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <limits>
 #include <new>
 #include <type_traits>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include "convert.h"
 #include "simd.h"
@@ -16,6 +20,30 @@
 namespace fcn::FCN_ISA {
 
 constexpr int kMaxRun = 8;  // pixels a lane handles along one axis
+
+// Interpolation between scores that may be infinite (a class may be excluded by -inf): along(a, t, difference(a, b)) for t
+// in [0, 1). What has weight 0 counts for nothing, whatever it is; an infinite score with a weight is the result, and NaN
+// or infinities of both signs make NaN. Of vectors and of numbers. With `finite`, where all scores are, it is what one
+// would write without these.
+template <bool finite = false, class V>
+inline V difference(V a, V b) {
+    if (finite) return b - a;
+    const auto lasts = (a - a != V{}) & ((b - b == V{}) | (a == b));  // a is infinite, and stays so on the way to b
+    return lasts ? V{} : b - a;
+}
+
+template <bool finite = false, class V>
+inline V along(V a, V t, V d) {
+    if (finite) return a + t * d;
+    return t != V{} ? a + t * d : a;
+}
+
+// A score that counts with a weight, for nothing if that is 0.
+template <bool finite = false, class V>
+inline V times(V weight, V score) {
+    if (finite) return weight * score;
+    return weight != V{} ? weight * score : V{};
+}
 
 inline int64_t imin(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t imax(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -40,6 +68,16 @@ private:
     int64_t used_ = 0;
 };
 
+// Asks for large pages where some fit: memory that is fresh from the system otherwise costs a fault for every 4 KB.
+inline void want_large_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes) {
+#if defined(MADV_HUGEPAGE)
+    constexpr intptr_t kLarge = 2 << 20;
+    const intptr_t first = (reinterpret_cast<intptr_t>(data) + kLarge - 1) / kLarge * kLarge;
+    const intptr_t last = (reinterpret_cast<intptr_t>(data) + bytes) / kLarge * kLarge;
+    if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
+
 // Working memory of one call: `layout` is run twice, to count the bytes and to carve them out.
 class Memory {
 public:
@@ -49,6 +87,7 @@ public:
         layout(sizes);
         data_ = std::aligned_alloc(64, imax(64, sizes.used()));
         if (!data_) throw std::bad_alloc();
+        want_large_pages(data_, sizes.used());
         Arena arena(data_);
         layout(arena);
     }
@@ -151,13 +190,14 @@ inline Bands plan_bands(const Runs& rows, const Runs& columns, int64_t images, i
 
 // The scores of a band, ready for lanes. For class c, corner row r and run of columns (lane) p:
 //   left[at(c, r) + p]   the score at the run's left corner,
-//   slope[at(c, r) + p]  right corner less left corner.
+//   slope[at(c, r) + p]  right corner less left corner (see `difference`).
 // Runs of rows that share corners only with their neighbours are flattened: lane index p may run on into the next row
 // of corners, which is the next run of rows, so vectors are full for any width.
 template <class T>
 struct Packed {
     T *left, *slope;
-    T *row, *padded, *peak;  // one row of scores [C][w], of one class at the column corners, of class maxima
+    // Of one row: scores [C][w]; those of one class at the column corners, and their differences; class maxima.
+    T *row, *padded, *between, *peak;
     int lanes;               // runs of columns
     int64_t class_stride;
 
@@ -178,6 +218,7 @@ inline void allocate_packed(Packed<T>& packed, Arena& arena, int classes, int64_
     packed.slope = arena.take<T>(classes * packed.class_stride);
     packed.row = arena.take<T>(classes * width);
     packed.padded = arena.take<T>(2 * int64_t(columns.count) + 2);
+    packed.between = arena.take<T>(2 * int64_t(columns.count) + 2);
     packed.peak = arena.take<T>(width);
 }
 
@@ -199,6 +240,15 @@ inline void read_row(T* out, const Tensor& x, int64_t n, int64_t y) {
             }
         }
     });
+}
+
+// From each number to the next.
+template <class T>
+inline void differences(T* out, const T* in, int count) {
+    constexpr int L = kLanes<T>;
+    int i = 0;
+    for (; i + L <= count; i += L) store(out + i, difference(load(in + i), load(in + i + 1)));
+    for (; i < count; ++i) out[i] = difference(in[i], in[i + 1]);
 }
 
 // Packs corner row `corner` (an index of rows.corner) of image n as row r of the band. With `below_peak` every score is
@@ -223,6 +273,8 @@ void pack_row(Packed<T>& packed, const Tensor& x, const Runs& columns, int64_t n
             const T* scores = packed.row + c * width;
             for (int64_t i = 0; i < width; ++i) peak[i] = peak[i] > scores[i] ? peak[i] : scores[i];
         }
+        // Where every class is excluded: -inf less itself is no number.
+        for (int64_t i = 0; i < width; ++i) peak[i] = peak[i] == -std::numeric_limits<T>::infinity() ? T(0) : peak[i];
     }
     const bool straight = columns.one_per_cell;
     for (int64_t c = 0; c < classes; ++c) {
@@ -242,11 +294,13 @@ void pack_row(Packed<T>& packed, const Tensor& x, const Runs& columns, int64_t n
         T* left = packed.left + packed.at(c, r);
         T* slope = packed.slope + packed.at(c, r);
         if (straight) {
-            for (int p = 0; p < lanes; ++p) left[p] = padded[p], slope[p] = padded[p + 1] - padded[p];
+            std::memcpy(left, padded, sizeof(T) * lanes);
+            differences(slope, padded, lanes);
         } else {
+            differences(packed.between, padded, columns.corners - 1);
             for (int p = 0; p < lanes; ++p) {
                 const int top = columns.run[p].top;
-                left[p] = padded[top], slope[p] = padded[top + 1] - padded[top];
+                left[p] = padded[top], slope[p] = packed.between[top];
             }
         }
     }

@@ -3,6 +3,7 @@
 
 #include "../conv_transpose_add/cpu.h"
 #include "../cross_entropy/cpu.h"
+#include "../dilated_conv2d/cpu.h"
 #include "../upsample_add/cpu.h"
 #include "../upsample_argmax/cpu.h"
 #include "../upsample_cross_entropy/cpu.h"
@@ -19,6 +20,11 @@ const Kernels FCN_JOIN(kernels_, FCN_ISA) = {
     FCN_ISA::upsample_add,
     FCN_ISA::upsample_add_backward,
     FCN_ISA::upsample_argmax,
+    FCN_ISA::winograd_filters_size,
+    FCN_ISA::winograd_filters,
+    FCN_ISA::winograd,
+    FCN_ISA::few_inputs,
+    FCN_ISA::winograd_backward_weight,
     FCN_ISA::conv_transpose_add,
     FCN_ISA::conv_transpose_add_backward_x,
     FCN_ISA::conv_transpose_add_backward_weight,

@@ -10,6 +10,11 @@ struct Kernels {
     void (*upsample_add)(const UpsampleAddArgs&);
     void (*upsample_add_backward)(const UpsampleAddArgs&);
     void (*upsample_argmax)(const UpsampleArgmaxArgs&);
+    int64_t (*winograd_filters_size)(DType dtype, int64_t outputs, int64_t inputs);
+    void (*winograd_filters)(const WinogradFiltersArgs&);
+    bool (*winograd)(const WinogradArgs&);
+    void (*few_inputs)(const FewInputsArgs&);
+    bool (*winograd_backward_weight)(const WinogradWeightArgs&);
     void (*conv_transpose_add)(const ConvTransposeAddArgs&);
     void (*conv_transpose_add_backward_x)(const ConvTransposeAddArgs&);
     void (*conv_transpose_add_backward_weight)(const ConvTransposeAddArgs&);

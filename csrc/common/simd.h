@@ -81,9 +81,10 @@ inline Vec<float> load_some(const float* p, int count) { return (Vec<float>)_mm2
 inline void store_some(float* p, Vec<float> v, int count) { _mm256_maskstore_ps(p, first_lanes(count), (__m256)v); }
 #endif
 
+// Less 0, which the compiler leaves out; 0 plus a number it would have to add, since -0 becomes 0.
 template <class T>
 inline Vec<T> splat(T value) {
-    return Vec<T>{} + value;
+    return value - Vec<T>{};
 }
 
 template <class V>

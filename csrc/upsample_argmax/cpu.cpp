@@ -37,11 +37,12 @@ struct Block {
     int count;
 };
 
-template <class T>
+// With `finite` false scores may be infinite or NaN, here and below.
+template <bool finite, class T>
 inline Patch<T> patch_of(const Block<T>& b, int c) {
     const int64_t at = c * b.class_stride;
     const Vec<T> left = load(b.left + at), slope = load(b.slope + at);
-    return {left, slope, load(b.left + at + b.below) - left, load(b.slope + at + b.below) - slope};
+    return {left, slope, difference<finite>(left, load(b.left + at + b.below)), difference<finite>(slope, load(b.slope + at + b.below))};
 }
 
 template <class T>
@@ -60,21 +61,24 @@ inline Range<T> range_in_cells(const Block<T>& b, int c) {
     return {l0, r0, l1, r1};
 }
 
-// A class's scores along one row of the cells' pixels: score + t * slope at position t.
-template <class T>
+// A class's scores along one row of the cells' pixels.
+template <class T, bool finite>
 struct Line {
     Vec<T> score, slope;
 
-    Line(const Patch<T>& p, Vec<T> t_row) : score(p.left + t_row * p.left_down), slope(p.slope + t_row * p.slope_down) {}
+    Line(const Patch<T>& p, Vec<T> t_row)
+        : score(along<finite>(p.left, t_row, p.left_down)), slope(along<finite>(p.slope, t_row, p.slope_down)) {}
+
+    Vec<T> at(Vec<T> t) const { return along<finite>(score, t, slope); }
 };
 
 // Over the block's own pixels, where cells are cut into pieces.
 template <class T>
 inline Range<T> range_in_pieces(const Block<T>& b, int c) {
-    const Patch<T> patch = patch_of(b, c);
-    const Line<T> top(patch, b.t_row), bottom(patch, b.t_row + b.rows_end);
+    const Patch<T> patch = patch_of<true>(b, c);
+    const Line<T, true> top(patch, b.t_row), bottom(patch, b.t_row + b.rows_end);
     const Vec<T> t0 = b.t_column, t1 = t0 + b.columns_end;
-    return {top.score + t0 * top.slope, top.score + t1 * top.slope, bottom.score + t0 * bottom.slope, bottom.score + t1 * bottom.slope};
+    return {top.at(t0), top.at(t1), bottom.at(t0), bottom.at(t1)};
 }
 
 // Classes that can win somewhere in the block: one whose greatest score is below another's least never does. The margin
@@ -93,16 +97,16 @@ void prune(Block<T>& b) {
     b.count = 0;
     for (int c = 0; c < b.classes; ++c) {
         if (any((pieces ? range_in_pieces(b, c) : range_in_cells(b, c)).greatest >= bound)) {
-            b.patch[b.count] = patch_of(b, c);
+            b.patch[b.count] = patch_of<true>(b, c);
             b.label[b.count++] = c;
         }
     }
 }
 
-template <class T>
+template <class T, bool finite>
 void keep_all(Block<T>& b) {
     for (b.count = 0; b.count < b.classes; ++b.count) {
-        b.patch[b.count] = patch_of(b, b.count);
+        b.patch[b.count] = patch_of<finite>(b, b.count);
         b.label[b.count] = b.count;
     }
 }
@@ -111,25 +115,24 @@ void keep_all(Block<T>& b) {
 constexpr int kPixels = kVectorBytes == 64 ? 8 : 4;
 static_assert(kMaxRun % kPixels == 0);
 
-// Winner and its score for pixels [first, first + kPixels) of the row at t_row. With `ordered` false scores may be NaN,
-// which win.
-template <class T, bool ordered>
+// Winner and its score for pixels [first, first + kPixels) of the row at t_row. A NaN wins.
+template <class T, bool finite>
 void find_winners(const Block<T>& b, Vec<T> t_row, int first, Vec<T>* best, Vec<Int<T>>* winner) {
     Vec<T> t[kPixels], top[kPixels];
     Vec<Int<T>> index[kPixels];
-    const Line<T> line(b.patch[0], t_row);
+    const Line<T, finite> line(b.patch[0], t_row);
     for (int k = 0; k < kPixels; ++k) {
         t[k] = b.t_column + T(first + k) * b.column_step;
-        top[k] = line.score + t[k] * line.slope;
+        top[k] = line.at(t[k]);
         index[k] = splat(Int<T>(b.label[0]));
     }
     for (int i = 1; i < b.count; ++i) {
-        const Line<T> line(b.patch[i], t_row);
+        const Line<T, finite> line(b.patch[i], t_row);
         const Vec<Int<T>> c = splat(Int<T>(b.label[i]));
         for (int k = 0; k < kPixels; ++k) {
-            const Vec<T> v = line.score + t[k] * line.slope;
+            const Vec<T> v = line.at(t[k]);
             auto wins = v > top[k];
-            if (!ordered) wins |= (v != v) & (top[k] == top[k]);
+            if (!finite) wins |= (v != v) & (top[k] == top[k]);
             top[k] = wins ? v : top[k];
             index[k] = wins ? c : index[k];
         }
@@ -220,26 +223,27 @@ private:
             b.t_row = load(s.t_row + i);
             find_cells(b, n, first + i / lanes, i % lanes, int(imin(L, total - i)));
             const bool finite = all_finite(b);
-            if (!finite || a.confidence.data) keep_all(b);
+            if (!finite) keep_all<T, false>(b);
+            else if (a.confidence.data) keep_all<T, true>(b);
             else columns.one_per_cell && rows.one_per_cell ? prune<T, false>(b) : prune<T, true>(b);
             if (b.count == 1 && !a.confidence.data) {
                 fill(b);
                 continue;
             }
             for (int row = 0; row < longest; ++row) {
-                Vec<T> best[kMaxRun];
-                Vec<Int<T>> winner[kMaxRun];
-                const Vec<T> t_row = b.t_row + T(row) * b.row_step;
-                for (int k = 0; k < columns.longest; k += kPixels) {
-                    if (finite) {
-                        find_winners<T, true>(b, t_row, k, best + k, winner + k);
-                    } else {
-                        find_winners<T, false>(b, t_row, k, best + k, winner + k);
-                    }
-                }
-                write_row(b, row, best, winner);
+                finite ? run_row<true>(b, row) : run_row<false>(b, row);
             }
         }
+    }
+
+    template <bool finite>
+    void run_row(const Block<T>& b, int row) const {
+        Vec<T> best[kMaxRun];
+        Vec<Int<T>> winner[kMaxRun];
+        const Vec<T> t_row = b.t_row + T(row) * b.row_step;
+        for (int k = 0; k < columns.longest; k += kPixels) find_winners<T, finite>(b, t_row, k, best + k, winner + k);
+        write_row(b, row, winner);
+        if (a.confidence.data) write_confidence<finite>(b, row, t_row, best);
     }
 
     bool all_finite(const Block<T>& b) const {
@@ -285,7 +289,7 @@ private:
         }
     }
 
-    void write_row(const Block<T>& b, int y, const Vec<T>* best, const Vec<Int<T>>* winner) const {
+    void write_row(const Block<T>& b, int y, const Vec<Int<T>>* winner) const {
         constexpr int L = kLanes<T>;
         if (a.labels.dtype == DType::uint8) {
             // Bytes of 8 pixels side by side in one word per lane.
@@ -310,12 +314,16 @@ private:
                 for (int x = 0; x < count; ++x) to[x] = winner[x][lane];
             });
         }
-        if (!a.confidence.data) return;
+    }
+
+    template <bool finite>
+    void write_confidence(const Block<T>& b, int y, Vec<T> t_row, const Vec<T>* best) const {
+        constexpr int L = kLanes<T>;
         Vec<T> sums[kMaxRun] = {};
         for (int c = 0; c < classes; ++c) {
-            const Line<T> line(b.patch[c], b.t_row + T(y) * b.row_step);
+            const Line<T, finite> line(b.patch[c], t_row);
             for (int k = 0; k < columns.longest; ++k) {
-                sums[k] += vexp(line.score + (b.t_column + T(k) * b.column_step) * line.slope - best[k]);
+                sums[k] += vexp(line.at(b.t_column + T(k) * b.column_step) - best[k]);
             }
         }
         T probability[kMaxRun][L];

@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include "../common/infinite.h"
 #include "cuda_candidates.h"
 
 namespace fcn {
@@ -19,6 +20,22 @@ struct PatchScores {
         const float difference = lower_first - upper_first, turn = (lower - upper) * column_step;
         first = fmaf(t_row, difference, upper_first), down = difference * row_step;
         step = fmaf(t_row, turn, upper * column_step), twist = turn * row_step;
+    }
+
+    FCN_D float at(int row, int k) const {
+        return fmaf(float(k), fmaf(float(row), twist, step), fmaf(float(row), down, first));
+    }
+};
+
+// The same of scores that need not be finite.
+struct AnyPatchScores {
+    const float (&v)[4];
+    float t_row, t_column, row_step, column_step;
+
+    FCN_D float at(int row, int k) const {
+        const float t = fmaf(float(row), row_step, t_row);
+        const float left = along(v[0], t, difference(v[0], v[2])), right = along(v[1], t, difference(v[1], v[3]));
+        return along(left, fmaf(float(k), column_step, t_column), difference(left, right));
     }
 };
 
@@ -40,15 +57,15 @@ struct Winners {
         }
     }
 
-    // With `ordered` no score is NaN; else a NaN wins, the first one.
-    template <bool ordered>
-    FCN_D void meet(int c, const PatchScores& scores) {
+    // A NaN wins, the first one.
+    template <class Scores>
+    FCN_D void meet(int c, const Scores& scores) {
+        constexpr bool ordered = std::is_same_v<Scores, PatchScores>;
 #pragma unroll
         for (int row = 0; row < R; ++row) {
-            const float first = fmaf(float(row), scores.down, scores.first), step = fmaf(float(row), scores.twist, scores.step);
 #pragma unroll
             for (int k = 0; k < K; ++k) {
-                const float v = fmaf(float(k), step, first);
+                const float v = scores.at(row, k);
                 const bool wins = ordered ? v > best[row][k] : !(v <= best[row][k]) && best[row][k] == best[row][k];
                 if (!wins) continue;
                 best[row][k] = v;
@@ -69,13 +86,12 @@ template <int K, int R, class Label, class S>
 FCN_D void find_winners(const ArgmaxArgs<S>& a, const Candidates& candidates, const Corners<S>& corners, const Run& row,
                         const Run& column, bool keep_scores, Winners<K, R, Label>& winners) {
     float v[4];
-    const auto scores = [&] { return PatchScores(v, row.t, column.t, a.rows.slope, a.columns.slope); };
     winners.reset(candidates.at(0));
     if (!candidates.finite) {
 #pragma unroll 1
         for (int i = 0; i < candidates.count; ++i) {
             corners.read(candidates.at(i), v);
-            winners.template meet<false>(candidates.at(i), scores());
+            winners.meet(candidates.at(i), AnyPatchScores{v, row.t, column.t, a.rows.slope, a.columns.slope});
         }
         return;
     }
@@ -101,7 +117,7 @@ FCN_D void find_winners(const ArgmaxArgs<S>& a, const Candidates& candidates, co
         for (; alive != 0; alive &= alive - 1) {
             const int c = candidates.at(first + __ffs(int(alive)) - 1);
             corners.read(c, v);
-            winners.template meet<true>(c, scores());
+            winners.meet(c, PatchScores(v, row.t, column.t, a.rows.slope, a.columns.slope));
         }
     }
 }
@@ -141,20 +157,27 @@ FCN_D void store_packed_row(uint8_t* at, const unsigned (&words)[kWords], int co
     }
 }
 
+template <int K, int R, class Scores>
+FCN_D void add_exponentials(const Scores& scores, const float (&best)[R][K], float (&sum)[R][K]) {
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+#pragma unroll
+        for (int k = 0; k < K; ++k) sum[r][k] += exp2_approx(kLog2E * (scores.at(r, k) - best[r][k]));
+    }
+}
+
 // The softmax probability of each pixel's winner.
 template <int K, int R, class Label, class S>
-FCN_D void write_confidence(const ArgmaxArgs<S>& a, const Corners<S>& corners, const Run& row, const Run& column,
+FCN_D void write_confidence(const ArgmaxArgs<S>& a, bool finite, const Corners<S>& corners, const Run& row, const Run& column,
                             const Winners<K, R, Label>& winners, int64_t at) {
     float sum[R][K] = {}, v[4];
 #pragma unroll 1
     for (int c = 0; c < a.classes; ++c) {
         corners.read(c, v);
-        const PatchScores scores(v, row.t, column.t, a.rows.slope, a.columns.slope);
-#pragma unroll
-        for (int r = 0; r < R; ++r) {
-            const float first = fmaf(float(r), scores.down, scores.first), step = fmaf(float(r), scores.twist, scores.step);
-#pragma unroll
-            for (int k = 0; k < K; ++k) sum[r][k] += exp2_approx(kLog2E * (fmaf(float(k), step, first) - winners.best[r][k]));
+        if (finite) {
+            add_exponentials(PatchScores(v, row.t, column.t, a.rows.slope, a.columns.slope), winners.best, sum);
+        } else {
+            add_exponentials(AnyPatchScores{v, row.t, column.t, a.rows.slope, a.columns.slope}, winners.best, sum);
         }
     }
 #pragma unroll
@@ -189,7 +212,7 @@ __global__ void __launch_bounds__(kThreads, 2) argmax_kernel(const ArgmaxArgs<S>
             store_row(labels, winners.label[r], column.count);
         }
     }
-    if constexpr (kConfidence) write_confidence(a, corners, row, column, winners, at);
+    if constexpr (kConfidence) write_confidence(a, candidates.finite, corners, row, column, winners, at);
 }
 
 // K x K pixels for a thread; of 8 columns 4 rows, or 2 where labels are not packed. Not fewer with confidence: scores are

@@ -16,6 +16,7 @@ struct Block {
     T *grad_left, *grad_slope;  // the gradient's sums, alike; null when no gradient is wanted
     int64_t class_stride, below;
     int classes;
+    bool finite;  // all scores are
 
     V t_column, t_row;          // where each cell's first pixel lies between its corners
     V n_column, n_row;          // how many pixels each lane really has

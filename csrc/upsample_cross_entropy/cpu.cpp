@@ -18,7 +18,8 @@ struct BandResult {
 
 template <class T, int K>
 double run_block(const Block<T>& b, bool geometric, const T* smoothing, T* pixel_lse) {
-    return geometric ? geometric_block<T, K>(b) : exact_block<T, K>(b, smoothing, pixel_lse);
+    if (geometric) return geometric_block<T, K>(b);
+    return b.finite ? exact_block<T, K, true>(b, smoothing, pixel_lse) : exact_block<T, K, false>(b, smoothing, pixel_lse);
 }
 
 template <class T>
@@ -238,18 +239,22 @@ private:
             b.n_column = load(s.n_column + i);
             b.t_row = load(s.t_row + i);
             b.n_row = load(s.n_row + i);
+            const Vec<T> low = load(s.low + at), low_below = load(s.low + at + lanes);
+            b.finite = !any((low != low) | (low_below != low_below));
             const bool weighed = add_labels<S>(s, b, n, at, first, i, int(imin(L, total - i)), sums);
             b.coefficient = weighed ? s.coefficient : nullptr;
-            const bool geometric = progressions && fits_geometric(s.low + at, lanes);
+            const bool geometric = progressions && fits_geometric(low, low_below);
             result.loss += run_block(b, geometric, options.smoothing, s.pixel_lse);
             result.exact_blocks += !geometric;
             result.blocks += 1;
-            if (s.pixel_lse) write_pixels<S>(s, b, n, first, i, int(imin(L, total - i)));
+            if (s.pixel_lse) {
+                const int count = int(imin(L, total - i));
+                b.finite ? write_pixels<S, true>(s, b, n, first, i, count) : write_pixels<S, false>(s, b, n, first, i, count);
+            }
         }
     }
 
-    static bool fits_geometric(const T* low, int below) {
-        const Vec<T> up = load(low), down = load(low + below);
+    static bool fits_geometric(Vec<T> up, Vec<T> down) {
         // NaN must fail: hence "all above", not "none below".
         return !any(~((up > T(kLowest)) & (down > T(kLowest))));
     }
@@ -292,7 +297,7 @@ private:
         }
     }
 
-    template <class S>
+    template <class S, bool finite>
     void write_pixels(Scratch<T>& s, const Block<T>& b, int64_t n, int first_run, int i, int count) const {
         constexpr int L = kLanes<T>;
         for_each_cell<S>(s, n, 0, first_run, i, count, [&](const Cell<T>& cell, const S* labels, const T* weight, int lane) {
@@ -306,14 +311,14 @@ private:
                         continue;
                     }
                     const int64_t label = int64_t(labels[y * a.target.stride[1] + x * a.target.stride[2]]);
-                    const int64_t corner = label * b.class_stride + lane;
                     const T t_row = T(cell.row->t) + T(y) * b.row_step, t = T(cell.column->t) + T(x) * b.column_step;
-                    const T up = b.left[corner] + t * b.slope[corner];
-                    const T down = b.left[corner + b.below] + t * b.slope[corner + b.below];
-                    const T score = up + t_row * (down - up);
+                    const int64_t corner = label * b.class_stride + lane;
+                    const T up = along<finite>(b.left[corner], t, b.slope[corner]);
+                    const T down = along<finite>(b.left[corner + b.below], t, b.slope[corner + b.below]);
+                    const T score = along<finite>(up, t_row, difference<finite>(up, down));
                     const T w = weight ? weight[y * a.pixel_weight.stride[1] + x * a.pixel_weight.stride[2]] : T(1);
                     const T hard = options.hard * (options.class_weight ? options.class_weight[label] : T(1));
-                    out[x] = s.pixel_lse[pixel] - w * (hard * score + s.pixel[pixel]);
+                    out[x] = s.pixel_lse[pixel] - w * (times<finite>(hard, score) + s.pixel[pixel]);
                 }
             }
         });
@@ -324,9 +329,9 @@ private:
             const int64_t at = c * s.packed.class_stride;
             double sum = 0;
             for (int i = 0; i < count; ++i) {
-                sum += double(s.smooth_left[i] * s.packed.left[at + i] + s.smooth_slope[i] * s.packed.slope[at + i]);
+                sum += double(times(s.smooth_left[i], s.packed.left[at + i]) + times(s.smooth_slope[i], s.packed.slope[at + i]));
             }
-            score += double(smoothing[c]) * sum;
+            score += times(double(smoothing[c]), sum);
             if (!s.grad_left) continue;
             for (int i = 0; i < count; ++i) {
                 s.grad_left[at + i] -= smoothing[c] * s.smooth_left[i];

@@ -116,7 +116,7 @@ FCN_D bool find_peaks(const LossArgs<S>& a, const Place& p, float range) {
         }
         const bool counts = a.rows.corner(row) >= 0 && a.columns.corner(column) >= 0;
         fits &= poison == 0 && (!counts || least > peak - range);
-        peaks[i] = counts ? peak : 0;
+        peaks[i] = counts && peak > -INFINITY ? peak : 0;  // with every class excluded, -inf less itself would be no number
     }
     return __syncthreads_and(fits);
 }

@@ -1,6 +1,7 @@
 // The exact path: one exponential per pixel and class, relative to the pixel's own maximum. For scores of any range, for values that are not finite, for any grid, and for the loss of each pixel.
 #pragma once
 
+#include "../common/infinite.h"
 #include "cuda_corner_sums.h"
 #include "cuda_labels.h"
 
@@ -11,11 +12,12 @@ struct RowScores {
     float first, step;
 
     FCN_D RowScores(const float (&v)[4], float t_row, float t, float column_step) {
-        const float left = fmaf(t_row, v[2] - v[0], v[0]), slope = fmaf(t_row, v[3] - v[1], v[1]) - left;
-        first = kLog2E * fmaf(t, slope, left);
-        step = kLog2E * column_step * slope;
+        const float left = along(v[0], t_row, difference(v[0], v[2])), right = along(v[1], t_row, difference(v[1], v[3]));
+        const float slope = difference(left, right);
+        first = kLog2E * along(left, t, slope);
+        step = column_step != 0 ? kLog2E * column_step * slope : 0.0f;
     }
-    FCN_D float at(int k) const { return fmaf(float(k), step, first); }
+    FCN_D float at(int k) const { return along(first, float(k), step); }
 };
 
 // Up to K pixels of a row, `count` of them, the first at pixel (y, x) and at (t_row, t) in its cell.
@@ -66,7 +68,7 @@ FCN_D void exact_strip(const LossArgs<S>& a, int image, const Strip& strip, cons
         if (a.pixel_loss && k < strip.count) {
             a.pixel_loss[(int64_t(image) * a.rows.size + strip.y) * a.columns.size + strip.x + k] = label[k] == kOutOfRange ? NAN : loss;
         }
-        s[k] = __fdividef(w, s[k]);
+        s[k] = w != 0 ? __fdividef(w, s[k]) : 0.0f;
     }
     if (!a.grad) return;
     plane = corners.image;

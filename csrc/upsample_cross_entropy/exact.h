@@ -8,7 +8,7 @@ namespace fcn::FCN_ISA {
 
 // smoothing: [classes] label_smoothing / classes * weight, or null without smoothing. pixel_lse, when not null, is given
 // each pixel's weighted log-sum-exp, and b.pixel its smoothed scores, [pixel][lane]; no gradient is made then.
-template <class T, int K>
+template <class T, int K, bool finite>
 double exact_block(const Block<T>& b, const T* smoothing, T* pixel_lse) {
     using V = Vec<T>;
     constexpr int L = kLanes<T>;
@@ -22,23 +22,23 @@ double exact_block(const Block<T>& b, const T* smoothing, T* pixel_lse) {
         for (int c = 0; c < b.classes; ++c) {
             const int64_t at = c * b.class_stride;
             const V left = load(b.left + at), slope = load(b.slope + at);
-            const V here = left + t_row * (load(b.left + at + b.below) - left);
-            const V d = slope + t_row * (load(b.slope + at + b.below) - slope);
+            const V here = along<finite>(left, t_row, difference<finite>(left, load(b.left + at + b.below)));
+            const V d = along<finite>(slope, t_row, difference<finite>(slope, load(b.slope + at + b.below)));
             store(b.params + 2 * L * c, here);
             store(b.params + 2 * L * c + L, d);
             for (int k = 0; k < K; ++k) {
-                const V v = here + t[k] * d;
+                const V v = along<finite>(here, t[k], d);
                 peak[k] = c == 0 ? v : vmax(peak[k], v);
             }
         }
         for (int c = 0; c < b.classes; ++c) {
             const V here = load<T>(b.params + 2 * L * c), d = load<T>(b.params + 2 * L * c + L);
             for (int k = 0; k < K; ++k) {
-                const V v = here + t[k] * d;
+                const V v = along<finite>(here, t[k], d);
                 const V e = softmax_exp(v - peak[k]);
                 s[k] += e;
                 store(b.exps + (c * kMaxRun + k) * L, e);
-                if (smoothing) smooth[k] += smoothing[c] * v;
+                if (smoothing) smooth[k] += times<finite>(splat(smoothing[c]), v);
             }
         }
         LogSum<T> logs;
@@ -60,7 +60,7 @@ double exact_block(const Block<T>& b, const T* smoothing, T* pixel_lse) {
         for (int c = 0; c < b.classes; ++c) {
             V g = {}, g_t = {};
             for (int k = 0; k < K; ++k) {
-                const V p = factor[k] * load(b.exps + (c * kMaxRun + k) * L);
+                const V p = times<finite>(factor[k], load(b.exps + (c * kMaxRun + k) * L));
                 g += p;
                 g_t += t[k] * p;
             }

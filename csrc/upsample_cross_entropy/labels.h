@@ -35,8 +35,14 @@ struct Cell {
 template <class T>
 inline void add_label(const Block<T>& b, int64_t i, T scale, T n, T column, T row, T both, double& score) {
     const T left_up = n - row, slope_up = column - both;
-    score += double(scale) * double(left_up * b.left[i] + slope_up * b.slope[i] + row * b.left[i + b.below] +
-                                    both * b.slope[i + b.below]);
+    const auto sum = [&](auto times) {
+        return times(left_up, b.left[i]) + times(slope_up, b.slope[i]) + times(row, b.left[i + b.below]) + times(both, b.slope[i + b.below]);
+    };
+    if (b.finite) {
+        score += double(scale) * double(sum(times<true, T>));
+    } else {
+        score += times(double(scale), double(sum(times<false, T>)));
+    }
     if (b.grad_left) {
         b.grad_left[i] -= scale * left_up;
         b.grad_slope[i] -= scale * slope_up;

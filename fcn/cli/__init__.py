@@ -11,12 +11,17 @@ import argparse
 import importlib
 import os
 import pkgutil
+import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from ..errors import Interrupted, what_to_install
+from ..errors import Interrupted
+from ._failures import explained
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,25 +32,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, module in commands.items():
         summary, _, more = (module.__doc__ or "").partition("\n")
         subparsers.add_parser(name, help=summary, description=summary, epilog=more, fill=module.add_arguments)
-    options, rest = parser.parse_known_args(arguments)
+    words, overrides = _overrides_apart(sys.argv[1:] if arguments is None else arguments)
+    options, rest = parser.parse_known_args(words)
+    rest += overrides
     command = commands[options.command]
     if rest and not getattr(command, "OVERRIDES", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    try:
-        return int(command.run(options, rest))
-    except Interrupted:
-        return 130
-    except (ValueError, TypeError, OSError) as error:  # ConfigError and DataError are ValueErrors
-        if os.environ.get("FCN_TRACEBACK"):
-            raise
-        print(f"fcn {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        print(f"fcn {options.command}: this needs {what_to_install(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"fcn {options.command}: interrupted", file=sys.stderr)
-        return 130
+    with _terminated_as_interrupted():
+        try:
+            return int(command.run(options, rest))
+        except (Interrupted, KeyboardInterrupt) as stop:
+            if arguments is None:  # the program ends: another Ctrl-C shall not end it in another way
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, signal.SIG_IGN)
+            if isinstance(stop, KeyboardInterrupt):  # else it was told what is kept
+                print(f"fcn {options.command}: interrupted", file=sys.stderr)
+            return 130
+        except BrokenPipeError:  # as of 'fcn info vgg16 | head -1'
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except Exception as error:
+            if os.environ.get("FCN_TRACEBACK"):
+                raise
+            print(f"fcn {options.command}: {explained(error)}", file=sys.stderr)
+            return 2
 
 
 class LazyParser(argparse.ArgumentParser):
@@ -62,6 +72,33 @@ class LazyParser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
 
+def _overrides_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """``--key.sub value`` and ``--key.sub=value``, apart from the rest: a parser that does not know the key would take
+    the value for an argument of its own."""
+    rest: list[str] = []
+    overrides: list[str] = []
+    value_of_before = False
+    for word in words:
+        is_key = re.match(r"--\w+\.", word) is not None
+        (overrides if is_key or (value_of_before and not word.startswith("--")) else rest).append(word)
+        value_of_before = is_key and "=" not in word
+    return rest, overrides
+
+
 def _commands() -> dict[str, ModuleType]:
     names = [found.name for found in pkgutil.iter_modules(__path__) if not found.name.startswith("_")]
     return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, as batch systems send it, ends a command as Ctrl-C does: what is half written is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+            signal.signal(signal.SIGTERM, before)

@@ -13,3 +13,14 @@ def add_precision(parser: argparse.ArgumentParser, default: str) -> None:
         help="of the trunk; auto: bfloat16 where the CPU is built for it and the first image's labels agree with "
         f"float32 (default: {default})",
     )
+
+
+def add_max_megapixels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-megapixels",
+        type=float,
+        default=179,
+        metavar="N",
+        help="read images of up to N million pixels; more are refused, since a small file may decode to gigabytes "
+        "(default: 179)",
+    )

@@ -21,16 +21,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, _: list[str]) -> int:
     from rich.console import Console
 
+    from ..data.listing import read_names
+    from ..files import check_outputs
     from ..networks.summary import network_table
     from ..weights import convert, save_weights
 
     target = Path(options.target)
     if target.suffix != ".safetensors":
         raise ValueError(f"{target}: the file to write must end in .safetensors")
-    classes = None
-    if options.classes is not None:
-        lines = Path(options.classes).read_text(encoding="utf-8").splitlines()
-        classes = [line.strip() for line in lines if line.strip()]
+    check_outputs([target], filter(None, [options.source, options.classes]))
+    classes = None if options.classes is None else read_names(Path(options.classes))
     weights = convert(
         options.source,
         classes=classes,

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ._options import add_max_megapixels
+
 if TYPE_CHECKING:
     from ..data import SegmentationDataset
     from ..errors import DataError
@@ -36,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="lists of images that no split may hold: files, or seg11valid and voc2012val, which come along",
     )
     check.add_argument("--out", metavar="FILE.json", help="write everything as JSON too")
+    add_max_megapixels(check)
 
 
 def run(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -49,20 +52,25 @@ def _kinds(overrides: list[str]) -> int:
         raise ValueError(f"data kinds takes no options, got {' '.join(overrides)}")
     width = max(map(len, KINDS))
     for name, kind in KINDS.items():
-        print(f"{name:<{width}}  {(kind.load.__doc__ or '').strip().splitlines()[0]}")
+        summary, _, _ = (kind.load.__doc__ or "").strip().partition("\n")
+        print(f"{name:<{width}}  {summary}")
     return 0
 
 
 def _check(options: argparse.Namespace, overrides: list[str]) -> int:
     from rich.console import Console
 
-    from ..data import KINDS, recognize
-    from ..data.check import check, tables
+    from ..data import KINDS, files_of, recognize
+    from ..data.check import check
+    from ..data.check_tables import tables
     from ..data.listing import list_file, read_names
+    from ..data.opening import allow_megapixels
     from ..errors import DataError, MissingSplitError
-    from ..files import write_text
+    from ..files import check_outputs, write_text
     from ..recipes.config import load_data_config
+    from ..text import shown
 
+    allow_megapixels(options.max_megapixels)
     if not any(word.split("=")[0] == "--data.kind" for word in overrides):
         overrides = [f"--data.kind={recognize(Path(options.root).expanduser())}", *overrides]
     data = load_data_config([f"--data.root={options.root}", *overrides])
@@ -79,11 +87,17 @@ def _check(options: argparse.Namespace, overrides: list[str]) -> int:
             absent = absent or str(error)
     if not splits:
         raise DataError(f"{options.root}: no split of a {data.kind} data set here (--data.kind, --splits): {absent}")
-    report = check(splits, {name: read_names(list_file(name, Path(name))) for name in options.against})
+    against = {name: list_file(name, Path(name)) for name in options.against}
+    parts = [split for split in splits.values() if not isinstance(split, DataError)]
+    inputs = [path for split in parts for path in files_of(split, data.root)]
+    check_outputs(filter(None, [options.out]), [*against.values(), *inputs])
+    report = check(splits, {name: read_names(path) for name, path in against.items()})
     if options.out:
         result = {"data": data.kind, "root": options.root, **report.as_dict()}
         write_text(options.out, json.dumps(result, indent=2))
     Console().print(*tables(report, f"{data.kind}: {options.root}"))
+    for note in dict.fromkeys(note for split in report.splits.values() for note in split.notes):
+        print(shown(note))
     if not report.problems:
         print("No problems found.")
     return 1 if report.problems else 0

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
-from ._options import add_precision
+from ._options import add_max_megapixels, add_precision
 
 OVERRIDES = True
 
@@ -27,24 +28,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         help="mean IU of the pixels so close to a boundary too",
     )
+    parser.add_argument(
+        "--absent",
+        choices=("exclude", "official", "zero"),
+        default="exclude",
+        help="what a class that no image shows counts in the means: nothing (exclude); an IU of 0 if it was predicted "
+        "anywhere, as in the authors' program (official); or 0 (default: exclude)",
+    )
     add_precision(parser, default="float32")
+    add_max_megapixels(parser)
 
 
 def run(options: argparse.Namespace, overrides: list[str]) -> int:
     from rich.console import Console
 
+    from ..data import files_of
+    from ..data.opening import allow_megapixels
     from ..data.tasks import file_of, plain
     from ..evaluation.pictures import save_confusion
     from ..evaluation.tables import class_csv, class_table, metrics_as_dict, metrics_table, trimap_table
-    from ..files import write_text
+    from ..files import check_outputs, write_text
     from ..inference.predictor import Predictor
     from ..recipes.config import load_data_config
 
+    allow_megapixels(options.max_megapixels)
     data = load_data_config(overrides)
     predictor = Predictor(options.weights, precision=options.precision)
     split = options.split or data.test_split
     dataset = data.dataset(split)
-    results = predictor.evaluate_tasks(dataset, trimap=options.trimap, workers=data.workers)
+    outputs = [file_of(path, task) for path in (options.csv, options.confusion) if path for task in predictor.tasks]
+    check_outputs([*filter(None, [options.out]), *outputs], [options.weights, *files_of(dataset, data.root)])
+    for note in dataset.notes:
+        print(f"fcn evaluate: {note}", file=sys.stderr)
+    results = predictor.evaluate_tasks(dataset, trimap=options.trimap, absent=options.absent, workers=data.workers)
     classes = {task: meaning.classes for task, meaning in predictor.tasks.items()}
     rows = {f"FCN-{predictor.model.config.stride}s {task}".strip(): metrics for task, metrics in results.items()}
     console = Console()

@@ -25,7 +25,11 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
     import torch
 
     from ..experiments.result import show, write
+    from ..inference.machine import check_device
 
+    check_device(options.device)
+    if options.out:
+        Path(options.out).mkdir(parents=True, exist_ok=True)  # not known to be impossible only after hours
     name = options.experiment
     result = experiment(name).run(options)
     show(result)

@@ -1,4 +1,7 @@
-"""label images: NAME.png, a palette PNG, and NAME_overlay.png; of several tasks NAME_TASK.png"""
+"""label images: NAME.png, a palette PNG, and NAME_overlay.png; of several tasks NAME_TASK.png
+Images in subfolders of a folder or below a pattern keep their subfolders in the results. Results of an earlier run are
+replaced; any other file is left as it is, and one whose place a result would take is an error.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from ._options import add_precision
+from ._options import add_max_megapixels, add_precision
+from ._results import Results
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..data import Further, FurtherFolder
+    from ..data import Further, FurtherFolder, Source
+    from ..inference.predictor import Predictor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,16 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tile", type=int, metavar="N", help="run larger images in tiles of N x N pixels; the labels stay the same"
     )
+    parser.add_argument("--no-overlay", dest="overlay", action="store_false", help="write label maps alone")
+    add_max_megapixels(parser)
 
 
 def run(options: argparse.Namespace, _: list[str]) -> int:
-    import numpy as np
-
-    from ..data import find_files, write_labels
-    from ..data.tasks import underscored
-    from ..evaluation.pictures import save_overlay
+    from ..data import find_sources
+    from ..data.opening import allow_megapixels
     from ..inference.predictor import Predictor
 
+    allow_megapixels(options.max_megapixels)
     predictor = Predictor(
         options.weights,
         precision=options.precision,
@@ -53,26 +58,34 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
         batch=options.batch,
     )
     further = _further_folder(options, predictor.further)
-    files = find_files(options.images)
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
+    sources, notes = find_sources(options.images)
+    results = Results(Path(options.out), predictor.tasks, predictor.preprocessing.levels, options.overlay)
+    results.check(sources, [options.weights, *(further.files.values() if further else ())])
+    for note in notes:
+        print(f"fcn predict: {note}", file=sys.stderr)
     labeled = 0
-    failed: list[Path] = []
-    frames = _read(files, further, failed)
+    failed: set[Path] = set()
+    frames = _read(sources, further, predictor, failed)
     while batch := list(islice(frames, options.batch)):
-        for (name, image), labels in zip(batch, predictor([image for _, image in batch]), strict=True):
-            colors = image[:, :, :3].astype(np.uint8)
-            maps = labels.reshape(-1, *labels.shape[-2:])  # one for each task
-            for (task, meaning), own in zip(predictor.tasks.items(), maps, strict=True):
-                stem = underscored(name, task)
-                write_labels(out / f"{stem}.png", own, meaning.palette)
-                save_overlay(out / f"{stem}_overlay.png", colors, own, meaning.classes, meaning.palette)
-            labeled += 1
+        for frame, labels in _labels(batch, predictor, failed):
+            try:
+                results.write(frame.name, frame.image, labels)
+                labeled += 1
+            except MemoryError:
+                _skip(frame.path, "its results do not fit memory; --no-overlay needs less", failed)
     print(
-        f"{len(files) - len(failed)} of {len(files)} files, {labeled} images labeled in {predictor.note}; "
-        f"written to {out}"
+        f"{len(sources) - len(failed)} of {len(sources)} files, {labeled} images labeled in {predictor.note}; "
+        f"written to {options.out}"
     )
     return 1 if failed else 0
+
+
+class Frame(NamedTuple):
+    """An image, the file that it is from, and the name of its results."""
+
+    path: Path
+    name: str
+    image: np.ndarray
 
 
 def _further_folder(options: argparse.Namespace, kind: Further | None) -> FurtherFolder | None:
@@ -88,17 +101,86 @@ def _further_folder(options: argparse.Namespace, kind: Further | None) -> Furthe
     return None if kind is None else FurtherFolder(Path(given[kind]), kind)
 
 
-def _read(files: Sequence[Path], further: FurtherFolder | None, failed: list[Path]) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and images of all files, with a progress bar; unreadable files are named and go to ``failed``."""
+def _read(
+    sources: Sequence[Source], further: FurtherFolder | None, predictor: Predictor, failed: set[Path]
+) -> Iterator[Frame]:
+    """Images of all files, with a progress bar; unreadable files are named and go to ``failed``."""
     from tqdm import tqdm
 
     from ..data import read_frames
+    from ..data.opening import left_out
     from ..errors import DataError
 
-    for path in tqdm(files, desc="predict", unit="file", dynamic_ncols=True):
+    for source in tqdm(sources, desc="predict", unit="file", dynamic_ncols=True):
+        path = source.path
         try:
-            for name, image in read_frames(path):
-                yield name, image if further is None else further.joined_to(image, name)
+            note = None if source.is_video else left_out(path)
+            if note:
+                _say(note)
+            for name, image in read_frames(source):
+                note = _lost_contrast(image, predictor)
+                if note:
+                    _say(f"{path}: {note}")
+                yield Frame(path, name, image if further is None else further.joined_to(image, Path(name).name))
         except DataError as error:
-            failed.append(path)
-            tqdm.write(f"fcn predict: skipped: {error}", file=sys.stderr)
+            failed.add(path)
+            _say(f"skipped: {error}")
+        except MemoryError:
+            _skip(path, "it does not fit memory; cut it into pieces", failed)
+
+
+def _labels(batch: Sequence[Frame], predictor: Predictor, failed: set[Path]) -> Iterator[tuple[Frame, np.ndarray]]:
+    """Images with their labels; those that do not fit memory, even alone, are named and go to ``failed``."""
+    try:
+        found = predictor([frame.image for frame in batch])
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        if len(batch) > 1:
+            for frame in batch:
+                yield from _labels([frame], predictor, failed)
+            return
+        height, width = batch[0].image.shape[:2]
+        way_out = f"a smaller --tile than {predictor.tile}" if predictor.tile else "--tile 512"
+        _skip(batch[0].path, f"{width} x {height} pixels do not fit memory; {way_out} needs less", failed)
+        return
+    yield from zip(batch, found, strict=True)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    import torch
+
+    text = str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        sign in text for sign in ("allocate memory", "not enough memory", "out of memory", "could not create a memory")
+    )
+
+
+def _lost_contrast(image: np.ndarray, predictor: Predictor, enough: int = 64) -> str | None:
+    """What becomes of a 16-bit image where the network was trained on 8-bit ones, if few shades are left."""
+    import numpy as np
+
+    from ..data.files import eight_bits
+
+    if image.dtype != np.uint16 or predictor.preprocessing.levels is not None:
+        return None
+    ends = np.array([image.min(), image.max()])
+    low, high = (int(value) for value in eight_bits(ends))
+    if high - low >= enough or ends[0] == ends[1]:
+        return None
+    return (
+        f"16 bits, of which this network, trained on 8, sees the upper ones: values {ends[0]} to {ends[1]} become "
+        f"{low} to {high}; scale them to 8 bits as the training images were"
+    )
+
+
+def _skip(path: Path, why: str, failed: set[Path]) -> None:
+    failed.add(path)
+    _say(f"skipped: {path}: {why}")
+
+
+def _say(text: str) -> None:
+    """A line beside the progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(f"fcn predict: {text}", file=sys.stderr)

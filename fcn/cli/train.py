@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from ..recipes.presets import PRESETS
 
@@ -14,7 +15,12 @@ OVERRIDES = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", nargs="?", help="YAML file, such as recipes/camvid_fcn8s_small.yaml")
-    parser.add_argument("--resume", metavar="RUN_DIR", help="go on with an interrupted run")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN_DIR",
+        help="go on with an interrupted run, or with a finished one for more --stages.epochs; the data may have moved "
+        "(--data.root), and what else may change, a message lists",
+    )
     parser.add_argument("--preset", choices=tuple(PRESETS), help="; ".join(f"{k}: {v}" for k, v in PRESETS.items()))
     parser.add_argument("--keys", action="store_true", help="list every key of a recipe")
 
@@ -23,14 +29,15 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
     from ..errors import ConfigError, Interrupted
 
     if not options.keys and (
-        (options.recipe is None) == (options.resume is None) or (options.resume and (overrides or options.preset))
+        (options.recipe is None) == (options.resume is None) or (options.resume and options.preset)
     ):
-        raise ConfigError("give a recipe (with overrides), or --resume RUN_DIR alone")
+        raise ConfigError("give a recipe, or --resume RUN_DIR; overrides may follow")
 
     from pytorch_lightning.utilities import rank_zero_only
 
     from ..recipes.config import load_recipe, recipe_help
     from ..training.run import resume, train
+    from ..training.stage import LAST_FILE
 
     say = rank_zero_only(print)  # one of several processes speaks
     if options.keys:
@@ -42,9 +49,12 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
         recipe = load_recipe(options.recipe, overrides, options.preset)
         run_dir = recipe.trainer.run_dir
     try:
-        weights = resume(run_dir) if options.resume else train(recipe)
+        weights = resume(run_dir, overrides) if options.resume else train(recipe)
     except Interrupted:
-        say(f"\nInterrupted; the checkpoint is written. Go on with: fcn train --resume {run_dir}", file=sys.stderr)
+        if any(Path(run_dir).expanduser().glob(f"*/{LAST_FILE}")):
+            say(f"\nInterrupted; the checkpoint is written. Go on with: fcn train --resume {run_dir}", file=sys.stderr)
+        else:
+            say("\nInterrupted; nothing was trained yet.", file=sys.stderr)
         raise
     say(f"Best weights: {weights}")
     return 0

@@ -5,7 +5,7 @@ from .augment import Augmentation
 from .batches import Batch, Group, ShuffledBatches, collate, evaluation_loader, training_loader
 from .camvid import camvid
 from .cityscapes import cityscapes
-from .dataset import ArrayDataset, FileDataset, Sample, SegmentationDataset, TaskDataset
+from .dataset import ArrayDataset, FileDataset, Sample, SegmentationDataset, TaskDataset, files_of
 from .files import VOID, ImageLike, read_image, to_array
 from .folders import folder
 from .further import FURTHER, Further, FurtherFolder, joined
@@ -16,7 +16,7 @@ from .palette import Color, voc_palette
 from .pascal_context import pascal_context, pascal_context59
 from .registry import KINDS, Kind, recognize
 from .siftflow import siftflow, siftflow_geometric, siftflow_tasks
-from .sources import find_files, read_frames
+from .sources import Source, find_sources, read_frames
 from .voc import sbd, voc
 
 __all__ = [
@@ -37,13 +37,15 @@ __all__ = [
     "Sample",
     "SegmentationDataset",
     "ShuffledBatches",
+    "Source",
     "TaskDataset",
     "ade20k",
     "camvid",
     "cityscapes",
     "collate",
     "evaluation_loader",
-    "find_files",
+    "files_of",
+    "find_sources",
     "folder",
     "joined",
     "mri",

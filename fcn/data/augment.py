@@ -12,6 +12,10 @@ from torch import Tensor
 
 from .files import VOID
 
+SCALES = (1 / 64, 16.0)
+LARGEST_SIDE = 8192
+"""Beyond these a view would take gigabytes."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -29,12 +33,16 @@ class Augmentation:
     crop: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"augment.scale must be two factors, 0 < smallest <= largest, got {list(self.scale)}")
-        if self.jitter < 0:
-            raise ValueError(f"augment.jitter must be 0 or more pixels, got {self.jitter}")
-        if self.crop is not None and min(self.crop) < 1:
-            raise ValueError(f"augment.crop must be a height and a width of at least 1, got {list(self.crop)}")
+        low, high = SCALES
+        if not low <= self.scale[0] <= self.scale[1] <= high:
+            raise ValueError(
+                f"augment.scale must be two factors, the smaller one first, from {low:g} to {high:g}, "
+                f"got {list(self.scale)}"
+            )
+        if not 0 <= self.jitter <= LARGEST_SIDE:
+            raise ValueError(f"augment.jitter must be 0 to {LARGEST_SIDE} pixels, got {self.jitter}")
+        if self.crop is not None and not 1 <= min(self.crop) <= max(self.crop) <= LARGEST_SIDE:
+            raise ValueError(f"augment.crop must be a height and a width of 1 to {LARGEST_SIDE}, got {list(self.crop)}")
 
     def resize_and_mirror(
         self, image: np.ndarray, target: np.ndarray, random: np.random.Generator

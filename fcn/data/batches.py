@@ -7,6 +7,9 @@ stored to resume, and the number of worker processes does not change them.
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypedDict
 
@@ -54,6 +57,7 @@ def training_loader(
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=_leave_signals_to_the_parent,
         pin_memory=torch.cuda.is_available(),
     )
 
@@ -75,8 +79,23 @@ def evaluation_loader(
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=_leave_signals_to_the_parent,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _leave_signals_to_the_parent(_: int) -> None:
+    """In a worker. A terminal and batch systems signal every process; the one that trains decides when workers end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # macOS has none: there SIGTERM ends workers whoever sends it
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told_by, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_when_told_by(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def collate(samples: Sequence[tuple[Tensor, Tensor]]) -> Batch:

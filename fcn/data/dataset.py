@@ -13,12 +13,13 @@ from ..errors import DataError
 from .files import VOID, read_image
 from .labels import Codes, read_indices
 from .listing import Pair
+from .opening import orientation
 from .palette import Color
 from .preprocessing import Preprocessing
 
 
 class Sample(TypedDict):
-    image: np.ndarray  # uint8 [H, W, 3] or [H, W]; with further channels uint8 or float32 [H, W, C]
+    image: np.ndarray  # uint8 or uint16 [H, W, 3] or [H, W]; with further channels uint8 or float32 [H, W, C]
     target: np.ndarray  # uint8 [H, W], 255 = void; of several tasks [T, H, W]
     name: str
 
@@ -31,6 +32,8 @@ class SegmentationDataset:
     palette: list[Color]
     published: Preprocessing | None = None
     """What the published networks for these data were given; None where there are none."""
+    notes: Sequence[str] = ()
+    """What was understood of files that could mean something else, a line each."""
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -50,6 +53,7 @@ class FileDataset(SegmentationDataset):
 
     codes: what the stored values mean; the default is class indices and 255.
     read_stored: the integers ``[H, W]`` of a label file. read_pixels: the image of an image file.
+    classes_from: the file or the masks that say which classes there are; empty where the data set's authors do.
     """
 
     pairs: Sequence[Pair]
@@ -59,6 +63,8 @@ class FileDataset(SegmentationDataset):
     read_stored: Callable[[Path], np.ndarray] = read_indices
     read_pixels: Callable[[Path], np.ndarray] = read_image
     published: Preprocessing | None = field(default=None, kw_only=True)
+    notes: Sequence[str] = field(default=(), kw_only=True)
+    classes_from: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         if self.codes is None:
@@ -76,12 +82,26 @@ class FileDataset(SegmentationDataset):
         return {"image": image, "target": target, "name": image_path.stem}
 
 
+def files_of(dataset: SegmentationDataset, root: str | None) -> list[Path]:
+    """Files that a data set reads: images, label maps, and lists, tables and names in its folder ``root``."""
+    parts = [part for part in dataset.tasks.values() if isinstance(part, FileDataset)]
+    beside = [path for path in Path(root).expanduser().iterdir() if path.suffix in (".txt", ".mat")] if root else []
+    beside += [Path(root, "class_dict.csv")] if root else []
+    return [*beside, *(path for part in parts for pair in part.pairs for path in pair)]
+
+
 def sizes_differ(pair: Pair, image: np.ndarray, target: np.ndarray) -> str:
     """The message for an image and a label map of different sizes."""
-    return (
+    message = (
         f"{pair[1]}: the label map is {target.shape[1]}x{target.shape[0]} and its image "
         f"{pair[0].name} is {image.shape[1]}x{image.shape[0]} (width x height): sizes must be equal"
     )
+    if image.shape[:2] == target.shape[::-1] and orientation(pair[0]) >= 5:
+        message += (
+            "; the image was turned by its EXIF orientation, as viewers do, and the label map is for the picture as "
+            "stored: remove the orientation from the image"
+        )
+    return message
 
 
 class TaskDataset(SegmentationDataset):
@@ -98,6 +118,7 @@ class TaskDataset(SegmentationDataset):
         self.classes = [name for part in parts for name in part.classes]
         self.palette = [color for part in parts for color in part.palette]
         self.published = parts[0].published
+        self.notes = [note for part in parts for note in part.notes]
 
     @property
     def tasks(self) -> Mapping[str, SegmentationDataset]:

@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError
-from .files import ImageLike, Opened, to_array
+from .files import ImageLike, eight_bits, to_array
 from .listing import files_in
+from .opening import Opened
 from .preprocessing import rgb
 
 Further = Literal["depth", "hha"]
@@ -26,8 +27,8 @@ def joined(color: ImageLike, further: ImageLike, kind: Further) -> np.ndarray:
 
     Depth is 16-bit millimeters. Raises ``DataError`` naming a file that cannot be read, and where sizes differ.
     """
-    colors = rgb(to_array(color))
-    channels = log_depth(further)[:, :, None] if kind == "depth" else rgb(to_array(further))
+    colors = eight_bits(rgb(to_array(color)))
+    channels = log_depth(further)[:, :, None] if kind == "depth" else eight_bits(rgb(to_array(further)))
     if channels.shape[:2] != colors.shape[:2]:
         name = further if isinstance(further, (str, Path)) else kind
         raise DataError(

@@ -10,7 +10,9 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError
-from .files import VOID, Opened, write_image
+from ..files import check_regular
+from .files import VOID, write_image
+from .opening import Opened, open_lazily, rawmode, upright
 from .palette import Color
 
 _UNKNOWN = -1
@@ -45,8 +47,13 @@ class Codes:
         labels, wrong = self.decode(stored)
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
-            raise DataError(f"{path}: label {stored[row, column]} at row {row}, column {column}; wanted {self}")
+            value = self.shown(stored[row, column])
+            raise DataError(f"{path}: label {value} at row {row}, column {column}; wanted {self}")
         return labels
+
+    def shown(self, value: int) -> str:
+        """A stored value as text."""
+        return str(value)
 
     def __str__(self) -> str:
         void = f", or {_ranges(self.void)} for void" if self.void else ""
@@ -61,11 +68,43 @@ def _ranges(values: list[int]) -> str:
 
 
 def read_indices(path: str | Path) -> np.ndarray:
-    """The integers ``[H, W]`` stored in an image file; a palette is not applied. Raises ``DataError``."""
-    with Opened(path, "label map") as image:
-        if image.mode not in ("P", "L", "1", "I", "I;16", "I;16B"):
-            raise DataError(f"{path}: a label map must hold class indices in one channel, got mode {image.mode}")
-        return np.asarray(image)
+    """The integers ``[H, W]`` stored in an image file; a palette is not applied.
+
+    Gray values of 1, 2 and 4 bits are those of the file, three equal channels are one, float values must be whole.
+    Raises ``DataError``.
+    """
+    opened = Opened(path, "label map")
+    with opened as image:
+        stored = np.asarray(upright(image))
+        if image.mode in ("P", "L", "1", "I", "I;16", "I;16B", "I;16L", "I;16N"):
+            return stored // _GRAY_STEPS[opened.rawmode] if opened.rawmode in _GRAY_STEPS else stored
+        if image.mode == "F" and np.array_equal(stored, np.rint(stored)) and abs(stored).max() < 1 << 31:
+            return stored.astype(np.int64)
+        if image.mode in ("LA", "RGB", "RGBA"):
+            channels = np.moveaxis(stored, 2, 0)
+            count = 3 if image.mode.startswith("RGB") else 1  # alpha is no label, and must not hide any
+            if (channels[:count] == channels[0]).all() and (channels[count:] == channels.flat[-1]).all():
+                return np.ascontiguousarray(channels[0])
+        raise DataError(
+            f"{path}: a label map must hold class indices in one channel, got mode {image.mode}; colors need a table "
+            "beside the folders of images and masks: labelmap.txt, with a line NAME:RED,GREEN,BLUE for each class"
+        )
+
+
+def few_bits(path: Path) -> str | None:
+    """What is read of a gray label map of 2 or 4 bits, which other programs read otherwise. Raises ``DataError``."""
+    with open_lazily(path, "label map") as image:
+        step = _GRAY_STEPS.get(rawmode(image))
+    if step is None:
+        return None
+    return (
+        f"{path}: gray values of {2 if step == 85 else 4} bits, read as stored (0, 1, 2 ...), where most programs read "
+        f"0, {step}, {2 * step} ...; save masks with 8 bits, so that all agree"
+    )
+
+
+_GRAY_STEPS = {"L;2": 85, "L;4": 17}
+"""By which Pillow spreads gray values of few bits over 0 to 255."""
 
 
 def read_mat(path: str | Path, keys: Sequence[str]) -> np.ndarray:
@@ -75,11 +114,12 @@ def read_mat(path: str | Path, keys: Sequence[str]) -> np.ndarray:
     """
     from scipy.io import loadmat
 
+    check_regular(Path(path), "label map")
     try:
         found: Any = loadmat(path)
     except FileNotFoundError:
         raise DataError(f"{path}: label map not found") from None
-    except Exception as error:  # scipy raises many types for damaged files
+    except Exception as error:  # scipy raises many types for damaged files, NotImplementedError for version 7.3
         raise DataError(f"{path}: cannot read label map: {error}") from None
     for depth, key in enumerate(keys):
         try:
@@ -113,9 +153,16 @@ def read_palette(path: str | Path, classes: int) -> list[Color] | None:
 
 
 def write_labels(path: str | Path, labels: np.ndarray, palette: Iterable[Color]) -> None:
-    """uint8 ``[H, W]`` as a palette PNG: the indices are the labels, the colors are for the eye; void is white."""
-    flat = [channel for color in palette for channel in color]
-    flat += [0] * (3 * VOID - len(flat)) + [255, 255, 255]
+    """Integers ``[H, W]`` as a palette PNG: the indices are the labels, the colors are for the eye; void is white.
+
+    Of more than 256 classes, whose labels do not fit a palette, a gray PNG of 16 bits.
+    """
+    colors = list(palette)
+    if len(colors) > VOID + 1:
+        write_image(path, Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint16)))
+        return
+    flat = [channel for color in colors for channel in color]
+    flat += [0] * (3 * VOID - len(flat)) + [255, 255, 255] * (len(colors) <= VOID)
     image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8))
     image.putpalette(flat)
     write_image(path, image)

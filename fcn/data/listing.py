@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import DataError, MissingSplitError
-from .files import IMAGE_SUFFIXES
+from .opening import IMAGE_SUFFIXES, is_hidden
 
 Pair = tuple[Path, Path]
 LISTS = Path(__file__).parent / "lists"
@@ -22,13 +23,16 @@ def folder_of(path: Path) -> Path:
 
 
 def read_names(path: Path) -> list[str]:
-    """Lines of a list file, without blanks."""
+    """Lines of a list file, without blanks. UTF-8, or UTF-16 with the mark that Windows' programs put before it."""
     if not path.is_file():
         raise MissingSplitError(f"{path}: list not found (the split's name is the file's stem)")
+    content = path.read_bytes()
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = content.decode("utf-16" if utf16 else "utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text file: {error}") from None
+        raise DataError(f"{path}: not a text file in UTF-8: {error}") from None
+    names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise DataError(f"{path}: the list is empty")
     return names
@@ -60,8 +64,16 @@ def list_file(name: str, own: Path) -> Path:
 
 
 def files_in(path: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
-    """Files by stem, in the order of their names."""
-    return {file.stem: file for file in sorted(folder_of(path).iterdir()) if file.suffix.lower() in suffixes}
+    """Files by stem, in the order of their names, without those that systems hide. Raises ``DataError`` for two of one
+    stem."""
+    files: dict[str, Path] = {}
+    for file in sorted(folder_of(path).iterdir()):
+        if file.suffix.lower() not in suffixes or is_hidden(Path(file.name)):
+            continue
+        if file.stem in files:
+            raise DataError(f"{files[file.stem]} and {file.name} have one stem: which is meant? Move one elsewhere")
+        files[file.stem] = file
+    return files
 
 
 def pairs_in(
@@ -77,10 +89,13 @@ def match(
 ) -> list[Pair]:
     """Pairs by name. Raises ``DataError`` for a missing file; ``folders`` (of images, of masks) are for the message."""
     if not names:
-        raise DataError(f"{folders[0]}: no images ({', '.join(IMAGE_SUFFIXES)})")
+        raise DataError(f"{folders[0]}: no images ({', '.join(IMAGE_SUFFIXES[:12])}, ...)")
     no_image = [name for name in names if name not in images]
     if no_image:
-        raise DataError(f"{folders[0]}: image '{no_image[0]}' of the split's list is missing{_more(no_image)}")
+        raise DataError(
+            f"{folders[0]}: image '{no_image[0]}' of the split's list is missing (a list holds stems of files)"
+            f"{_more(no_image)}"
+        )
     no_mask = [images[name].name for name in names if name not in masks]
     if no_mask:
         raise DataError(f"{folders[1]}: mask of image '{no_mask[0]}' is missing (same stem wanted){_more(no_mask)}")

@@ -19,7 +19,8 @@ SEMANTIC_CLASSES = [
 GEOMETRIC_CLASSES = ["sky", "horizontal", "vertical"]
 TASKS = {"semantic": SEMANTIC_CLASSES, "geometric": GEOMETRIC_CLASSES}
 SCENES = "spatial_envelope_256x256_static_8outdoorcategories"
-MEAN = (114.578, 115.294, 108.353)  # blue, green, red
+PUBLISHED = Preprocessing((114.578, 115.294, 108.353), (1.0,) * 3, "bgr", 1.0)
+"""What the authors' networks for these data were given."""
 
 
 def siftflow(root: Path, split: str) -> FileDataset:
@@ -51,5 +52,5 @@ def _siftflow(root: Path, split: str, labels: str, classes: list[str], void: int
         voc_palette(len(classes)),
         Codes.counted(len(classes), first=1, void=void),
         partial(read_mat, keys=("S",)),
-        published=Preprocessing(MEAN, (1.0,) * 3, "bgr", 1.0),
+        published=PUBLISHED,
     )

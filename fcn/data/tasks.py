@@ -19,6 +19,13 @@ class Task:
     palette: list[tuple[int, int, int]]
 
 
+def classes_fit(given: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether data of ``given`` classes may be judged by a network of those that are ``wanted``: the same, or no more
+    and only numbered, as of a folder that does not name them and may lack the last."""
+    numbered = [f"class {index}" for index in range(len(given))]
+    return list(given) == list(wanted) or (list(given) == numbered and len(given) <= len(wanted))
+
+
 def underscored(*parts: str) -> str:
     """``semantic_mean_iu``: parts of a name, one of which may be a task's, with underscores between those not empty."""
     return "_".join(filter(None, parts))
@@ -43,3 +50,8 @@ def stack_labels(labels: Sequence[Tensor]) -> Tensor:
 def plain(values: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """For JSON: the values of a single task as they are; those of several by name, under ``tasks``."""
     return values[""] if "" in values else {"tasks": dict(values)}
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names as keys: one that occurs again is followed by its number, so that none takes the place of another."""
+    return [f"{name} ({index})" if name in names[:index] else name for index, name in enumerate(names)]

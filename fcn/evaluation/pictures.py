@@ -1,52 +1,27 @@
-"""Pictures: overlays with a legend, panels side by side, learning curves."""
+"""Pictures: panels side by side, learning curves, confusion matrices."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
-from ..data import VOID, Color
+from ..data import Color
+from ..data.files import write_image
 from ..files import replacing
+from .fonts import drawable, families
+from .legend import legend, stacked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, GRID = "#333333", "#dddddd"
-
-
-def colorize(labels: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
-    """Labels ``[H, W]`` as uint8 ``[H, W, 3]``; void is white."""
-    table = np.full((VOID + 1, 3), 255, dtype=np.uint8)
-    table[: len(palette)] = np.asarray(palette, dtype=np.uint8)
-    colors: np.ndarray = table[labels]
-    return colors
-
-
-def blend(image: np.ndarray, labels: np.ndarray, palette: Sequence[Color], opacity: float = 0.55) -> np.ndarray:
-    """Label colors over a uint8 image ``[H, W]`` or ``[H, W, 3 | 4]``; void stays clear. uint8 ``[H, W, 3]``."""
-    rgb = np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image[:, :, :3]
-    mixed = (1 - opacity) * rgb + opacity * colorize(labels, palette)
-    return np.where((labels == VOID)[:, :, None], rgb, np.rint(mixed).astype(np.uint8))
-
-
-def save_overlay(
-    path: str | Path, image: np.ndarray, labels: np.ndarray, classes: Sequence[str], palette: Sequence[Color]
-) -> None:
-    """A PNG of the overlay at about the image's own size, with a legend of the classes that occur."""
-    height, width = labels.shape
-    present = [index for index in range(len(classes)) if (labels == index).any()]
-    scale = 100 * max(1.0, 480 / max(width, 1))  # small images are enlarged to a readable width
-    figure = new_figure(width * scale / 1e4, height * scale / 1e4 + 0.4)
-    axes = figure.subplots()
-    axes.imshow(blend(image, labels, palette), interpolation="nearest")
-    axes.axis("off")
-    _legend(figure, [classes[index] for index in present], [palette[index] for index in present])
-    save_figure(figure, path)
 
 
 def save_panels(
@@ -60,7 +35,7 @@ def save_panels(
     """A PNG of rows of pictures (uint8 ``[H, W]`` or ``[H, W, 3]``) under column titles, with a legend."""
     height, width = rows[0][0].shape[:2]
     cell = 2.3
-    figure = new_figure(cell * len(titles), cell * len(rows) * height / width + 0.7)
+    figure = new_figure(cell * len(titles), cell * len(rows) * height / width + 0.4)
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
     for r, row in enumerate(rows):
         for c, picture in enumerate(row):
@@ -74,8 +49,8 @@ def save_panels(
                 axes.set_title(titles[c], color=INK, fontsize=11)
             if c == 0 and row_names is not None:
                 axes.set_ylabel(row_names[r], color=INK, fontsize=9)
-    _legend(figure, classes, palette)
-    save_figure(figure, path)
+    pixels = _pixels(figure)
+    write_image(path, Image.fromarray(stacked([pixels, legend(drawable(classes), palette, pixels.shape[1])])))
 
 
 def save_curves(path: str | Path, histories: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
@@ -111,30 +86,32 @@ def save_confusion(path: str | Path, confusion: Tensor, classes: Sequence[str]) 
     """
     truth = confusion.double().sum(1, keepdim=True)
     parts = (100 * confusion.double() / truth).numpy()  # 0 / 0 is nan, which is not drawn.
-    count = len(classes)
-    figure = new_figure(1.8 + 0.42 * count, 1.6 + 0.42 * count)
-    axes = figure.subplots()
+    count, cell = len(classes), 0.42
+    figure = new_figure(cell * count, cell * count, layout=None)  # names lie outside; ``save_figure`` makes room
+    axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(parts, cmap="Blues", vmin=0, vmax=100)
     for row, column in np.argwhere(parts >= 0.5):
         value = parts[row, column]
         color = "white" if value > 55 else INK
         axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=color)
-    axes.set_xticks(range(count), classes, rotation=90, fontsize=9, color=INK)
-    axes.set_yticks(range(count), classes, fontsize=9, color=INK)
+    names = drawable(classes)
+    style: dict[str, Any] = {"fontsize": 9, "color": INK, "family": families(names), "parse_math": False}
+    axes.set_xticks(range(count), names, rotation=90, **style)
+    axes.set_yticks(range(count), names, **style)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("labeled as, % of the true class", color=INK)
     axes.set_ylabel("true class", color=INK)
-    save_figure(figure, path)
+    save_figure(figure, path, dpi=min(150, 6000 / (cell * count)))
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """An empty figure, in inches."""
     # The object API with the Agg canvas: no display, no global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
@@ -159,23 +136,14 @@ def plain_axes(axes: Axes, grid: Literal["x", "y"] = "y") -> None:
     axes.set_axisbelow(True)
 
 
-def _legend(figure: Figure, classes: Sequence[str], palette: Sequence[Color]) -> None:
-    from matplotlib.patches import Patch
-
-    handles = [
-        Patch(
-            facecolor=(color[0] / 255, color[1] / 255, color[2] / 255), edgecolor="#888888", linewidth=0.5, label=name
-        )
-        for name, color in zip(classes, palette, strict=True)
-    ]
-    if handles:
-        columns = max(1, min(len(handles), int(figure.get_figwidth() / 1.2)))
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9, labelcolor=INK
-        )
-
-
-def save_figure(figure: Figure, path: str | Path) -> None:
-    """A PNG, written whole or not at all."""
+def save_figure(figure: Figure, path: str | Path, dpi: float = 150) -> None:
+    """A PNG, written whole or not at all, as large as all that is drawn needs."""
     with replacing(path) as partial:
-        figure.savefig(partial, format="png", dpi=150)
+        figure.savefig(partial, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.1)
+
+
+def _pixels(figure: Figure) -> np.ndarray:
+    """uint8 ``[H, W, 3]``, as large as all that is drawn needs."""
+    with io.BytesIO() as buffer:
+        figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight", pad_inches=0.1)
+        return np.asarray(Image.open(buffer).convert("RGB"))

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..arguments import count
 from ..evaluation.pictures import INK, draw_bars
 from ..networks.backbones import BACKBONES, convolutionalize
 from ..networks.geometry import total_stride
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", choices=tuple(BACKBONES), default="alexnet")
-    parser.add_argument("--size", type=int, default=500, help="height and width of the image (default: 500)")
-    parser.add_argument("--batch", type=int, default=20, help="patches at a time (default: 20)")
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each (default: 3)")
+    parser.add_argument("--size", type=count, default=500, help="height and width of the image (default: 500)")
+    parser.add_argument("--batch", type=count, default=20, help="patches at a time (default: 20)")
+    parser.add_argument("--repeats", type=count, default=3, help="timed runs of each (default: 3)")
     parser.add_argument("--no-backward", action="store_true", help="leave out the gradients of the weights")
 
 

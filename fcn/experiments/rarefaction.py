@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from fcn_kernels.flops import flop_counter
+
+from ..arguments import count
 from ..evaluation.pictures import INK, plain_axes
 from ..networks.backbones import BACKBONES, Net
 from ..networks.graph import reach_of
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", choices=tuple(BACKBONES), default="vgg16")
     parser.add_argument("--layer", default="pool3", help="the layer whose maps are made dense (default: pool3)")
-    parser.add_argument("--size", type=int, default=160, help="height and width of the image (default: 160)")
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each (default: 3)")
+    parser.add_argument("--size", type=count, default=160, help="height and width of the image (default: 160)")
+    parser.add_argument("--repeats", type=count, default=3, help="timed runs of each (default: 3)")
 
 
 class Chain(nn.Module):
@@ -71,7 +73,7 @@ def run(options: argparse.Namespace) -> Result:
     dense, work = {}, {}
     with torch.inference_mode():
         for name, call in calls.items():
-            with FlopCounterMode(display=False) as counter:
+            with flop_counter() as counter:
                 dense[name] = call()
             work[name] = counter.get_total_flops() / 2e9
         seconds = take_turns(calls, options.repeats, device, "rarefaction")

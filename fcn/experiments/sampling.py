@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..arguments import probability
 from ..evaluation.pictures import INK, plain_axes
 from .result import Cell, Result, Table
 from .trials import add_training_arguments, best_weights, described, only_stage, recipe_of, run_folder, run_once, score
@@ -25,7 +26,7 @@ COLORS = ("#1f6fb4", "#e0a030", "#d1495b", "#8a8a8a")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training_arguments(parser)
     parser.add_argument(
-        "--probabilities", nargs="+", type=float, default=[1.0, 0.5, 0.25], help="(default: 1 0.5 0.25)"
+        "--probabilities", nargs="+", type=probability, default=[1.0, 0.5, 0.25], help="(default: 1 0.5 0.25)"
     )
     parser.add_argument("--stride", type=int, choices=(32, 16, 8, 4), default=32, help="of the network (default: 32)")
 
@@ -67,8 +68,6 @@ def smoothed(losses: np.ndarray) -> np.ndarray:
 
 
 def run(options: argparse.Namespace) -> Result:
-    if not all(0 < probability <= 1 for probability in options.probabilities):
-        raise ValueError(f"--probabilities must be above 0 and at most 1, got {options.probabilities}")
     recipe = only_stage(recipe_of(options), options.stride)
     curves: dict[float, np.ndarray] = {}
     rows: list[list[Cell]] = []

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from fcn_kernels import bilinear_kernel
+from fcn_kernels import bilinear_kernel, use_backend
 
+from ..arguments import count
 from ..evaluation.pictures import INK, draw_bars
 from ..inference.machine import bfloat16_instructions
 from ..inference.predictor import inference_trunk
@@ -36,9 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--networks", nargs="*", choices=names, default=list(PAPER), help="rows of Table 1, as FCN-32s")
     parser.add_argument("--network", choices=names, default="vgg16", help="compared in every way (default: vgg16)")
     parser.add_argument("--stride", type=int, choices=(32, 16, 8, 4), default=8, help="of that network (default: 8)")
-    parser.add_argument("--size", type=int, default=500, help="height and width of the image (default: 500)")
-    parser.add_argument("--classes", type=int, default=21)
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each (default: 5)")
+    parser.add_argument("--size", type=count, default=500, help="height and width of the image (default: 500)")
+    parser.add_argument("--classes", type=count, default=21)
+    parser.add_argument("--repeats", type=count, default=5, help="timed runs of each (default: 5)")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile, which takes minutes")
 
 
@@ -127,6 +128,7 @@ def as_usually_written(model: FCN, image: Tensor) -> Call:
     filters = [eye * bilinear_kernel(step.layer.kernel_size).to(image.device) for step in steps]
 
     @torch.inference_mode()
+    @use_backend("reference")
     def call() -> Tensor:
         maps = trunk(image)
         scores = [head.score(stream)(maps[stream.tap]) * stream.scale for stream in head.streams]

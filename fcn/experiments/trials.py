@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
+from ..arguments import count
 from ..evaluation.metrics import Metrics
 from ..evaluation.tables import COLUMNS
 from ..inference.predictor import Predictor
@@ -36,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of every experiment that trains."""
     add_arguments(parser)
-    parser.add_argument("--epochs", type=int, help="of each network (default: those of the recipe)")
-    parser.add_argument("--size", type=int, help="height and width of training crops (default: the recipe's)")
+    parser.add_argument("--epochs", type=count, help="of each network (default: those of the recipe)")
+    parser.add_argument("--size", type=count, help="height and width of training crops (default: the recipe's)")
     parser.add_argument("--runs", metavar="DIR", help="keep the training runs here; finished ones are not repeated")
 
 
@@ -84,13 +85,13 @@ def run_once(recipe: Recipe, folder: Path) -> Path:
 
     Raises ``ConfigError`` for a folder that holds another or an unfinished run.
     """
-    from ..recipes.config import load_recipe
+    from ..recipes.config import load_recipe, rooted
     from ..training.run import train
     from ..training.stage import BEST_FILE
 
     dataset_of_one_task(recipe, recipe.data.test_split)  # not known to be unfit only after hours
     recipe = replace(recipe, trainer=replace(recipe.trainer, run_dir=str(folder)))
-    if not (folder / BEST_FILE).exists() or load_recipe(folder / "recipe.yaml") != recipe:
+    if not (folder / BEST_FILE).exists() or load_recipe(folder / "recipe.yaml") != rooted(recipe):
         train(recipe)
     return folder
 

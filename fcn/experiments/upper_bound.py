@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from fcn_kernels import BilinearGrid
 
+from ..arguments import count
 from ..data import VOID
 from ..evaluation.metrics import SegmentationMetrics
 from ..evaluation.pictures import INK, plain_axes
@@ -30,7 +31,7 @@ PAPER = {128: 50.9, 64: 73.3, 32: 86.1, 16: 92.8, 8: 96.4, 4: 98.5}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser)
     parser.add_argument("--split", help="of the data (default: its validation split)")
-    parser.add_argument("--factors", nargs="+", type=int, default=list(PAPER), help="(default: 128 64 32 16 8 4)")
+    parser.add_argument("--factors", nargs="+", type=count, default=list(PAPER), help="(default: 128 64 32 16 8 4)")
 
 
 def shares(target: np.ndarray, classes: int, factor: int) -> Tensor:

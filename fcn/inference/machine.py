@@ -10,6 +10,8 @@ import torch
 
 import fcn_kernels
 
+from ..errors import ConfigError
+
 
 def cpu_name() -> str:
     return _cpuinfo("model name") or platform.processor() or platform.machine()
@@ -50,3 +52,12 @@ def _cpuinfo(field: str) -> str:
     return next(
         (value.strip() for name, _, value in (line.partition(":") for line in lines) if name.strip() == field), ""
     )
+
+
+def check_device(name: str) -> None:
+    """Raises ``ConfigError`` unless ``name`` is a device that PyTorch has here: cpu, cuda, cuda:1."""
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # not compiled for it, no driver, no such device
+        why = " ".join(str(error).split()).partition(". ")[0]
+        raise ConfigError(f"device {name}: PyTorch does not have it here: {why}") from None

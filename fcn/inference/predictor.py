@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..data import FURTHER, Further, ImageLike, SegmentationDataset, evaluation_loader, joined, to_array
-from ..data.tasks import split_labels, stack_labels
+from ..data.tasks import classes_fit, split_labels, stack_labels
 from ..errors import DataError
-from ..evaluation.metrics import Metrics, SegmentationMetrics
+from ..evaluation.metrics import Absent, Metrics, SegmentationMetrics
 from ..networks.backbones import Modalities, Net, folded
 from ..networks.graph import trace
 from ..networks.models import FCN, Trunk
@@ -27,7 +27,7 @@ from ..networks.padding import ReusedPadding
 from ..networks.scores import Scores
 from ..weights import Weights, load_weights
 from .machine import bfloat16_instructions
-from .tiling import Tile, tiled_scores
+from .tiling import Images, Tile, Unprepared, tiled_scores
 
 Given = ImageLike | tuple[ImageLike, ImageLike]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -131,10 +131,10 @@ class Predictor:
         raise DataError(f"this network sees {channels} channels: {pair}an array [H, W, {channels}] is wanted")
 
     def _label(self, images: Sequence[Given]) -> list[np.ndarray]:
-        pixels = [self.preprocessing(self._channels(image)) for image in images]
+        pixels = [self._channels(image) for image in images]
         labels: list[np.ndarray] = []
-        for _, group in itertools.groupby(pixels, key=lambda x: x.shape):
-            labels += list(self._labels(torch.stack(list(group)).to(self.device)).cpu().numpy())
+        for _, group in itertools.groupby(pixels, key=lambda x: x.shape[:2]):
+            labels += list(self._labels(Unprepared(list(group), self.preprocessing, self.device)).cpu().numpy())
         return labels
 
     def evaluate(
@@ -142,17 +142,19 @@ class Predictor:
         dataset: SegmentationDataset,
         *,
         trimap: Sequence[int] = (),
+        absent: Absent = "exclude",
         workers: int = 0,
         progress: bool = True,
     ) -> Metrics:
         """One confusion matrix over the whole data set, each image at its own size.
 
-        ``trimap``: widths in pixels of bands along the boundaries, whose mean IU is wanted too. Raises ``DataError`` if
-        the data set's classes are not those of the weights, ``ValueError`` for a network of several tasks.
+        ``trimap``: widths in pixels of bands along the boundaries, whose mean IU is wanted too. ``absent``: what
+        classes count that no image shows (``metrics_from_confusion``). Raises ``DataError`` if the data set's classes
+        are not those of the weights, ``ValueError`` for a network of several tasks.
         """
         if "" not in self.tasks:
             raise ValueError(f"there are metrics for each of the tasks {', '.join(self.tasks)}: see evaluate_tasks")
-        return self.evaluate_tasks(dataset, trimap=trimap, workers=workers, progress=progress)[""]
+        return self.evaluate_tasks(dataset, trimap=trimap, absent=absent, workers=workers, progress=progress)[""]
 
     @torch.inference_mode()
     def evaluate_tasks(
@@ -160,15 +162,19 @@ class Predictor:
         dataset: SegmentationDataset,
         *,
         trimap: Sequence[int] = (),
+        absent: Absent = "exclude",
         workers: int = 0,
         progress: bool = True,
     ) -> dict[str, Metrics]:
         """``evaluate`` of each of ``tasks``. Those of the data set must be the same in order and classes."""
         given, own = ([task.classes for task in each.tasks.values()] for each in (dataset, self))
-        if given != own:
-            raise DataError(f"the data have classes {_listed(given)}; the weights were trained for {_listed(own)}")
+        if len(given) != len(own) or not all(map(classes_fit, given, own)):
+            raise DataError(
+                f"the data have classes {_listed(given)}; the weights were trained for {_listed(own)} "
+                "(in a folder of data, classes.txt names them)"
+            )
         metrics = {
-            name: SegmentationMetrics(len(task.classes), dataset.ignore_index, trimap=trimap).to(self.device)
+            name: SegmentationMetrics(len(task.classes), dataset.ignore_index, absent, trimap).to(self.device)
             for name, task in self.tasks.items()
         }
         loader = evaluation_loader(dataset, self.preprocessing, workers=workers)
@@ -182,14 +188,14 @@ class Predictor:
                     metric.update(found, target)
         return {name: metric.compute() for name, metric in metrics.items()}
 
-    def _labels(self, images: Tensor) -> Tensor:
+    def _labels(self, images: Images) -> Tensor:
         """``[N(, T), H, W]``."""
         tile = self.tile if self.tile is not None and max(images.shape[2:]) > self.tile else None
         if self._trunk is None:
             # Of a large image the first tile settles it.
-            self._trunk = self._settle(images if tile is None else images[:, :, :tile, :tile])
+            self._trunk = self._settle(images[:, :, :tile, :tile])
         if tile is None:
-            return _labels_of(self.model.task_scores(images, self._trunk))
+            return _labels_of(self.model.task_scores(images[:, :, :, :], self._trunk))
         return _labels_of(tiled_scores(self.model, images, tile, self._trunk, _progress))
 
     def _settle(self, images: Tensor) -> Trunk:

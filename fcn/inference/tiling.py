@@ -8,16 +8,35 @@ scores of each stream, less than one number for each pixel with 21 classes; the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.preprocessing import Preprocessing
 from ..networks.geometry import Layer, coord_map, output_size, receptive_field, total_stride
 from ..networks.models import FCN, Trunk
 from ..networks.scores import Scores
 
 Progress = Callable[[list["Tile"]], Iterator["Tile"]]
+
+
+class Unprepared:
+    """Images of one size, ``[H, W]`` or ``[H, W, C]`` each, of which every window is preprocessed when it is taken: as
+    network input, float32, the whole of a large image would be many times itself."""
+
+    def __init__(self, images: Sequence[np.ndarray], preprocessing: Preprocessing, device: torch.device) -> None:
+        self.images, self.preprocessing, self.device = images, preprocessing, device
+        self.shape = (len(images), preprocessing.channels, *images[0].shape[:2])
+
+    def __getitem__(self, window: tuple[slice, slice, slice, slice]) -> Tensor:
+        """float32 ``[N, C, h, w]``; all images and channels, of the rows and columns that are asked for."""
+        _, _, rows, columns = window
+        return torch.stack([self.preprocessing(image[rows, columns]) for image in self.images]).to(self.device)
+
+
+Images = Tensor | Unprepared
 
 
 class Span:
@@ -46,7 +65,7 @@ class Tile:
     def __init__(self, rows: Span, columns: Span) -> None:
         self.spans = (rows, columns)
 
-    def window(self, images: Tensor) -> Tensor:
+    def window(self, images: Images) -> Tensor:
         (top, bottom), (left, right) = ((span.first, span.end) for span in self.spans)
         return images[:, :, top:bottom, left:right]
 
@@ -64,7 +83,7 @@ def tiles(model: FCN, size: tuple[int, int], tile: int) -> list[Tile]:
 
 @torch.no_grad()
 def tiled_scores(
-    model: FCN, images: Tensor, tile: int, trunk: Trunk | None = None, progress: Progress = iter
+    model: FCN, images: Images, tile: int, trunk: Trunk | None = None, progress: Progress = iter
 ) -> dict[str, Scores]:
     """What ``model.task_scores(images, trunk)`` gives, but for rounding, with the trunk run on one tile at a time.
 
@@ -82,10 +101,10 @@ def tiled_scores(
     for part in progress(tiles(model, size, tile)):
         maps = run(part.window(images))
         for index, stream in enumerate(streams):
+            scores = model.head.score_map(stream, maps[stream.tap])
             if stream.tap not in whole:
                 lengths = [output_size(model.backbone.path(stream.tap), pixels) for pixels in size]
-                whole[stream.tap] = images.new_empty((images.shape[0], model.config.classes, *lengths))
-            scores = model.head.score_map(stream, maps[stream.tap])
+                whole[stream.tap] = scores.new_empty((images.shape[0], model.config.classes, *lengths))
             _place(whole[stream.tap], scores, part, index, total_stride(model.backbone.path(stream.tap)))
     return model.by_task(model.head.fuse(whole, size, lambda _, scores: scores))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from fcn_kernels import BilinearGrid, CoordMap
 from fcn_kernels.grid import Border
@@ -42,6 +42,16 @@ class Layer:
     """Of its batch normalization."""
     rounds_down: bool = False
     """Of a pooling: windows that reach past the input are left out."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(
+                f"{self.name}: a layer's kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}"
+            )
+        for operation in self.then:
+            if operation not in get_args(Pointwise):
+                known = ", ".join(get_args(Pointwise))
+                raise ValueError(f"{self.name}: what follows a layer must be of {known}, got {operation!r}")
 
     @property
     def field(self) -> int:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from .convolution import Convolution
+
 Pair = tuple[int, int]
 Kind = Literal["conv", "max_pool", "avg_pool", "pad"]
 
@@ -82,12 +84,18 @@ class Reach:
         return _pair((padded[a] - self.field[a]) // self.stride[a] + 1 for a in (0, 1))
 
 
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, Convolution) or super().is_leaf_module(m, module_qualified_name)
+
+
 def trace(net: nn.Module) -> fx.GraphModule:
     """The graph of a network in evaluation mode, sharing its parameters. Raises ``ValueError`` where there is none."""
     if net.training:
         raise ValueError("the network must be in evaluation mode: call its eval() first")
     try:
-        return fx.symbolic_trace(net)
+        graph = _Tracer().trace(net)
+        return fx.GraphModule(net, graph, type(net).__name__)
     except Exception as error:  # Whatever the network's own code raises when it meets a symbol instead of a tensor.
         raise ValueError(f"{type(net).__name__} has no fixed graph of layers: {error}") from error
 

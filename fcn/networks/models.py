@@ -18,9 +18,11 @@ from .heads import Filter, Head, Stream
 from .scores import Scores
 
 Trunk = Callable[[Tensor], Mapping[str, Tensor]]
+Biases = Literal["doubled", "plain"]
 
 STRIDES = (32, 16, 8, 4)
 PADS = ("same", "official")
+FUSIONS = ("sum", "mean")
 LARGEST_FIELD = 4096
 """Image sizes up to here are tried in the search of the smallest."""
 AT_ONCE_SCALES = {16: 0.01, 8: 0.0001}
@@ -53,7 +55,10 @@ class ModelConfig:
     truncate: str = ""
     """Layer that is scored in place of the last one: pool5, pool4 and pool3 of TPAMI 2016, table 3."""
     modalities: tuple[str, ...] = ()
-    """Names of trunks that each see ``in_channels`` of the input and whose scores are summed (late fusion)."""
+    """Names of trunks that each see ``in_channels`` of the input and whose scores are fused (late fusion)."""
+    fusion: str = "sum"
+    """Of the scores of several modalities: ``"sum"``, or ``"mean"`` as in the published network. What a step of a given
+    rate does depends on it, so a mean is not written as a sum with smaller weights."""
     tasks: tuple[tuple[str, int], ...] = ()
     """Names and numbers of classes of several tasks that share the network; ``classes`` is their sum."""
 
@@ -75,6 +80,7 @@ class ModelConfig:
         for name, known in (
             ("stride", STRIDES),
             ("pad", PADS),
+            ("fusion", FUSIONS),
             ("upsampling", get_args(Filter)),
             ("last_upsampling", get_args(Filter)),
         ):
@@ -104,6 +110,11 @@ class ModelConfig:
         return BACKBONES[self.backbone]
 
     @property
+    def share(self) -> float:
+        """By which each modality's scores count."""
+        return 1 / len(self.modalities) if self.modalities and self.fusion == "mean" else 1.0
+
+    @property
     def task_classes(self) -> dict[str, int]:
         """Number of classes of each task; the name of a single one is empty."""
         return dict(self.tasks) or {"": self.classes}
@@ -123,11 +134,10 @@ class FCN(nn.Module):
         else:
             taps = _taps(config)
             trunks = {name: _trunk(config, taps) for name in names}
-        self.backbone: Net | Traced | Modalities = Modalities(trunks) if config.modalities else trunks[""]
+        trunk: Net | Traced | Modalities = Modalities(trunks) if config.modalities else trunks[""]
+        self.backbone, share = trunk, config.share
         streams = [
-            Stream(
-                tap.layer, tap.score, self.backbone.channels(tap.layer), self.backbone.coord_map(tap.layer), tap.scale
-            )
+            Stream(tap.layer, tap.score, trunk.channels(tap.layer), trunk.coord_map(tap.layer), tap.scale * share)
             for tap in taps
         ]
         border: Border = "zeros" if config.pad == "official" else "clamp"
@@ -216,7 +226,7 @@ def late_fusion(networks: Mapping[str, FCN]) -> FCN:
         if name != "dropout" and len(set(values.values())) > 1:
             raise ValueError(f"late_fusion: networks must have the same configuration, but {name} is {values}")
     first = next(iter(networks.values()))
-    config = replace(first.config, modalities=tuple(networks))
+    config = replace(first.config, modalities=tuple(networks), fusion="mean")
     if config.upsampling != "fixed" or config.last_upsampling != "fixed":
         raise ValueError("late_fusion: the mean of learned upsamplings is no upsampling; they must be fixed")
     fused = FCN(config).to(next(first.parameters())).train(first.training)
@@ -226,7 +236,7 @@ def late_fusion(networks: Mapping[str, FCN]) -> FCN:
         scores = [network.head.score(stream) for network in networks.values()]
         fused.head.score(stream).load_state_dict(
             {
-                "weight": torch.cat([score.weight for score in scores], 1) / len(scores),
+                "weight": torch.cat([score.weight for score in scores], 1),
                 "bias": torch.stack([cast(Tensor, score.bias) for score in scores]).mean(0),
             }
         )
@@ -315,21 +325,30 @@ def build_model(config: ModelConfig) -> FCN:
     return FCN(config)
 
 
-def parameter_groups(model: nn.Module, lr: float, weight_decay: float, head_rate: float = 1.0) -> list[dict[str, Any]]:
-    """Optimizer groups of the official solver: biases learn twice as fast, and only weights decay.
+def parameter_groups(
+    model: FCN, lr: float, weight_decay: float, head_rate: float = 1.0, biases: Biases = "doubled"
+) -> list[dict[str, Any]]:
+    """Optimizer groups of the official solvers: biases learn twice as fast, and only weights decay.
 
     Scales of normalization layers, which the published networks do not have, learn at ``lr`` without decay. Parameters
     that do not require gradients are left out. ``head_rate``: rates of the head are multiplied by it, in groups of its
-    own.
+    own. ``biases="plain"``: those of the trunk learn and decay as weights do. Where scores of M modalities are
+    averaged, one bias stands for the mean of M, which learns at 1 / M of their rate.
     """
     kinds = {"weights": (lr, weight_decay), "biases": (2 * lr, 0.0), "scales": (lr, 0.0)}
+    kinds["fused biases"] = (2 * lr * model.config.share, 0.0)
     groups: dict[str, dict[str, Any]] = {}
     for part, factor in {"": 1.0, "head ": head_rate}.items():
         for kind, (rate, decay) in kinds.items():
             groups[part + kind] = {"name": part + kind, "params": [], "lr": factor * rate, "weight_decay": decay}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            part = "head " if head_rate != 1 and name.startswith("head.") else ""
+            head = name.startswith("head.")
             kind = "biases" if name.endswith("bias") else "weights" if parameter.dim() > 1 else "scales"
+            if kind == "biases" and head and model.config.share != 1:
+                kind = "fused biases"
+            elif kind == "biases" and not head and biases == "plain":
+                kind = "weights"
+            part = "head " if head_rate != 1 and head else ""
             groups[part + kind]["params"].append(parameter)
     return [group for group in groups.values() if group["params"]]

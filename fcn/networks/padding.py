@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from .convolution import convolve
 from .graph import Window, trace, window_of
 
 UNKNOWN = {"avg_pool": "average poolings", "pad": "paddings of one end"}
@@ -166,7 +167,7 @@ class _Builder(fx.Interpreter):
             for a in (0, 1)
         )  # fmt: skip
         self.live[node] = (rows.live, columns.live)
-        written = self._layer(node, window, self.written[source], rows, columns)
+        layer = written = self._layer(node, window, self.written[source], rows, columns)
         rim = (
             (_Span(rows.live.start, rows.inner.start), columns.live),
             (_Span(rows.inner.stop, rows.live.stop), columns.live),
@@ -180,6 +181,11 @@ class _Builder(fx.Interpreter):
                     at = (down.start - rows.live.start, across.start - columns.live.start)
                     join = add_at if window.kind == "conv" else maximum_at
                     written = self.result.call_function(join, (written, *at, self._constant(share)))
+        if node.kwargs.get("relu"):
+            if written is layer:
+                layer.update_kwarg("relu", True)
+            else:  # of the sum with the strips
+                written = self.result.call_function(F.relu, (written,), {"inplace": True})
         self.written[node] = written
 
     def _layer(self, node: fx.Node, window: Window, x: fx.Node, rows: _Axis, columns: _Axis) -> fx.Node:
@@ -206,7 +212,7 @@ class _Builder(fx.Interpreter):
         weight = self.result.get_attr(f"{node.target}.weight")
         bias = None if conv.bias is None else self.result.get_attr(f"{node.target}.bias")
         return self.result.call_function(
-            F.conv2d, (x, weight, bias, window.stride, padding, window.dilation, conv.groups)
+            convolve, (x, weight, bias, window.stride, padding, window.dilation, conv.groups)
         )
 
     def _outside(self, node: fx.Node, window: Window, before: Tensor, down: _Span, across: _Span) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from fcn_kernels import dilated_conv2d
 from fcn_kernels.checks import check_pair
 
+from .convolution import convolve
 from .graph import Pair, Window, reach_of, trace, window_of
 
 
@@ -135,10 +136,11 @@ def _emit(net: fx.GraphModule, node: fx.Node, window: Window) -> fx.Node:
             bias = None if conv.bias is None else graph.get_attr(f"{node.target}.bias")
             options: dict[str, Any] = {"dilation": window.dilation, "padding": window.padding}
             if window.stride == (1, 1) and conv.groups == 1:
+                options |= node.kwargs
                 replaced = graph.call_function(dilated_conv2d, (x, weight, bias), options)
             else:
-                options |= {"stride": window.stride, "groups": conv.groups}
-                replaced = graph.call_function(F.conv2d, (x, weight, bias), options)
+                options |= {"stride": window.stride, "groups": conv.groups, **node.kwargs}
+                replaced = graph.call_function(convolve, (x, weight, bias), options)
         else:
             pool = dilated_max_pool2d if window.kind == "max_pool" else dilated_avg_pool2d
             sizes = (window.kernel_size, window.stride, window.padding, window.dilation)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from ..data import KINDS, Augmentation, SegmentationDataset, folder, mri
 from ..errors import ConfigError
 from ..files import write_text
 from ..networks.heads import Filter
+from ..networks.models import Biases
 from .presets import preset_options
 
 
@@ -26,9 +28,9 @@ class DataConfig:
     kind: ``mri``, or a name of ``fcn.data.KINDS``.
     train_split, val_split, test_split: where splits are lists, they join and subtract: train+val-seg11valid.
     images, masks: names of the two folders (``folder`` only).
-    preprocessing: ``fit`` (mean and deviation of the training images), that of pretrained weights: ``caffe_vgg``,
-        ``imagenet`` (torchvision) or ``efficientnet_lite``, or ``published``: what the authors' networks for these data
-        were given.
+    preprocessing: ``fit`` (mean and deviation of the training images); ``weights``: that of the weights to start from
+        (``model.pretrained`` or ``model.init_from``), or one by its name, ``caffe_vgg``, ``imagenet`` (torchvision) or
+        ``efficientnet_lite``; or ``published``: what the authors' networks for these data were given.
     workers: processes that read images; 0 reads in the training process.
     """
 
@@ -39,7 +41,7 @@ class DataConfig:
     train_split: str = "train"
     val_split: str = "val"
     test_split: str = "test"
-    preprocessing: Literal["fit", "caffe_vgg", "imagenet", "efficientnet_lite", "published"] = "fit"
+    preprocessing: Literal["fit", "weights", "caffe_vgg", "imagenet", "efficientnet_lite", "published"] = "fit"
     augment: Augmentation = field(default_factory=Augmentation)
     batch_size: int = 1
     workers: int = 0
@@ -48,6 +50,8 @@ class DataConfig:
         if self.kind not in (*KINDS, "mri"):
             raise ValueError(f"data.kind must be one of {', '.join((*KINDS, 'mri'))}, got {self.kind!r}")
         _positive("data.batch_size", self.batch_size)
+        if not 0 <= self.workers <= 256:
+            raise ValueError(f"data.workers must be 0 to 256 processes, got {self.workers}")
 
     def dataset(self, split: str) -> SegmentationDataset:
         """Raises ``ConfigError`` for a missing root, ``DataError`` for files that cannot be used."""
@@ -71,7 +75,8 @@ class NetworkConfig:
         such as ``[color, hha]``.
     truncate: layer that is scored in place of the last one, such as pool5: what lies behind it is left out.
     pretrained: weights of each trunk: a classifier or FCN of Caffe, torchvision, pytorch-fcn or this program; or the
-        name of a backbone whose weights come in a package: efficientnet_lite0, 1 or 2 (the extra ``pretrained``).
+        name of a backbone whose weights come in a package, efficientnet_lite0, 1 or 2 (the extra ``pretrained``), or
+        from a library, torchvision:NAME or timm:NAME.
     init_from: a network trained by this program to start from, scores included; or one for each of ``modalities``,
         ``{color: FILE, hha: FILE}``, whose scores are averaged.
     tune: the weights of ``all`` layers, or only of the ``head``: CVPR 2015's FCN-32s-fixed.
@@ -90,6 +95,8 @@ class NetworkConfig:
     tune: Literal["all", "head"] = "all"
 
     def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"model.dropout must be a probability below 1, got {self.dropout}")
         if self.pretrained is not None and self.init_from is not None:
             raise ValueError("model.pretrained is a trunk, model.init_from whole networks: one of them must be null")
 
@@ -116,18 +123,20 @@ class LossConfig:
     def __post_init__(self) -> None:
         if not 0 < self.sampling <= 1:
             raise ValueError(f"loss.sampling must be a probability above 0, got {self.sampling}")
-        if not all(weight > 0 for weight in self.task_weights.values()):
-            raise ValueError(f"loss.task_weights must be above 0, got {self.task_weights}")
+        if not all(0 < weight < inf for weight in self.task_weights.values()):
+            raise ValueError(f"loss.task_weights must be above 0 and finite, got {self.task_weights}")
 
 
 @dataclass
 class OptimizerConfig:
-    """Biases learn at twice the rate and do not decay, as in the authors' solver.
+    """Biases learn at twice the rate and do not decay, as in the authors' solvers.
 
     schedule: over each stage, ``constant``; ``poly``: rate x (1 - step / steps) ** 0.9; or ``step``: a tenth of the
         rate after each of ``milestones``, parts of the stage.
     warmup: steps at the start of each stage over which rates grow, evenly, to those of the schedule.
     head_rate: rates of the head, the scores of the trunk's maps, are those of the trunk times this.
+    biases: those of the trunk learn at twice the rate and do not decay (``doubled``), or as weights do (``plain``): the
+        authors' solver for AlexNet.
     rates_for: the loss that rates and decay are meant for: ``loss``, the one there is, or the pixels' ``mean`` or
         ``sum``. Where that is the other one, rates are multiplied or divided by the labeled pixels of an image, and
         decay the other way round, so that SGD's steps are the same. (Of several tasks: by the mean of theirs, so that
@@ -141,14 +150,19 @@ class OptimizerConfig:
     milestones: list[float] = field(default_factory=lambda: [0.6, 0.85])
     warmup: int = 0
     head_rate: float = 1.0
+    biases: Biases = "doubled"
     rates_for: Literal["loss", "mean", "sum"] = "loss"
 
     def __post_init__(self) -> None:
         if not all(0 < milestone < 1 for milestone in self.milestones):
             raise ValueError(f"optimizer.milestones must lie between 0 and 1, got {self.milestones}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"optimizer.momentum must be at least 0 and below 1, got {self.momentum}")
+        if not 0 <= self.weight_decay < inf:
+            raise ValueError(f"optimizer.weight_decay must be at least 0 and finite, got {self.weight_decay}")
         if self.warmup < 0:
             raise ValueError(f"optimizer.warmup must be 0 or more steps, got {self.warmup}")
-        if not 0 < self.head_rate < float("inf"):
+        if not 0 < self.head_rate < inf:
             raise ValueError(f"optimizer.head_rate must be above 0 and finite, got {self.head_rate}")
 
 
@@ -174,6 +188,8 @@ class StagesConfig:
             raise ValueError(f"stages.stride must hold 32, 16, 8 or 4, each at most once, got {self.stride}")
         for epochs in self.epochs:
             _positive("stages.epochs", epochs)
+        if not all(0 < rate < inf for rate in self.lr):
+            raise ValueError(f"stages.lr must be above 0 and finite, got {self.lr}")
 
 
 @dataclass
@@ -207,6 +223,8 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         for key in ("validate_every", "log_every", "accumulate", "devices", "nodes"):
             _positive(f"trainer.{key}", getattr(self, key))
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"trainer.seed must be a number from 0 to 2**63 - 1, got {self.seed}")
         if self.patience is not None:
             _positive("trainer.patience", self.patience)
         if not 0 <= self.average < 1:
@@ -239,7 +257,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), preset: str | N
     recipe = parsed(overrides)
     if preset is None:
         return recipe
-    return parsed([*preset_options(preset, recipe.model.backbone, len(recipe.stages.lr)), *overrides])
+    several = recipe.data.kind.endswith("_tasks")
+    return parsed([*preset_options(preset, recipe.model.backbone, len(recipe.stages.lr), several), *overrides])
 
 
 def load_data_config(overrides: Sequence[str]) -> DataConfig:
@@ -253,6 +272,29 @@ def load_data_config(overrides: Sequence[str]) -> DataConfig:
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write the resolved recipe as YAML, whole."""
     write_text(path, yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False))
+
+
+def rooted(recipe: Recipe) -> Recipe:
+    """The same with full paths: it means the same from any folder."""
+    data, model = recipe.data, recipe.model
+    if data.root is not None:
+        data = replace(data, root=_rooted(data.root))
+    if model.pretrained is not None and Path(model.pretrained).expanduser().exists():  # else the name of a package's
+        model = replace(model, pretrained=_rooted(model.pretrained))
+    if isinstance(model.init_from, str):
+        model = replace(model, init_from=_rooted(model.init_from))
+    elif model.init_from is not None:
+        model = replace(model, init_from={name: _rooted(path) for name, path in model.init_from.items()})
+    return replace(recipe, data=data, model=model)
+
+
+def _rooted(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def overridden(overrides: Sequence[str]) -> set[str]:
+    """The keys of ``--key.sub value`` and ``--key.sub=value`` arguments."""
+    return {word[2:].partition("=")[0] for word in overrides if word.startswith("--")}
 
 
 def recipe_help() -> str:

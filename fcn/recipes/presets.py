@@ -12,8 +12,9 @@ PRESETS = {
 }
 
 
-def preset_options(name: str, backbone: str, stages: int) -> list[str]:
-    """``--key.sub=value`` of everything that the solver decides. Rates fall 100-fold with each stage.
+def preset_options(name: str, backbone: str, stages: int, several_tasks: bool = False) -> list[str]:
+    """``--key.sub=value`` of everything that the solver decides. Rates fall 100-fold with each stage; of several tasks
+    (the published networks for SIFT Flow) only once.
 
     ``name``: a key of ``PRESETS``, else ``ValueError``.
     """
@@ -22,7 +23,8 @@ def preset_options(name: str, backbone: str, stages: int) -> list[str]:
     rate = 1e-10
     if name == "cvpr":
         rate = next((rate for start, rate in CVPR_RATES.items() if backbone.startswith(start)), CVPR_RATES["vgg"])
-    rates = ",".join(f"{rate * 0.01**stage:.6g}" for stage in range(stages))
+    falls = [min(stage, 1) if several_tasks else stage for stage in range(stages)]
+    rates = ",".join(f"{rate * 0.01**fall:.6g}" for fall in falls)
     return [
         "--data.batch_size=1",
         f"--trainer.accumulate={20 if name == 'cvpr' else 1}",
@@ -31,6 +33,8 @@ def preset_options(name: str, backbone: str, stages: int) -> list[str]:
         f"--optimizer.momentum={0.9 if name == 'cvpr' else 0.99}",
         "--optimizer.weight_decay=5e-4",
         "--optimizer.schedule=constant",
+        # The authors' solver for AlexNet is of the later kind; the first paper doubles the rates of all biases.
+        f"--optimizer.biases={'plain' if backbone == 'alexnet' and name != 'cvpr' else 'doubled'}",
         f"--optimizer.rates_for={'mean' if name == 'cvpr' else 'sum'}",
         f"--stages.lr=[{rates}]",
     ]

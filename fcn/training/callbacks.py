@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-import signal
-import threading
+import os
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,10 +18,11 @@ from tqdm import tqdm
 from ..data import SegmentationDataset
 from ..data.preprocessing import Preprocessing
 from ..data.tasks import underscored
-from ..errors import Interrupted
+from ..errors import ConfigError, Interrupted, NotFiniteError
 from ..evaluation.tables import COLUMNS
 from ..files import replacing
 from ..weights import save_weights
+from .interruption import Handlers, is_first_process
 
 
 class Records(pl.Callback):
@@ -99,21 +99,43 @@ class Records(pl.Callback):
             writer.writerows(self.rows)
 
 
-class LastCheckpoint(Checkpoint):
-    """Writes ``last.ckpt`` after each validated epoch and, on Ctrl-C or SIGTERM, after the current step, then stops.
+class StopIfNotFinite(pl.Callback):
+    """Ends training where a loss is infinite or not a number: before such an epoch is recorded or kept."""
 
-    A second Ctrl-C stops at once.
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        _check_finite(trainer, pl_module, "the loss", outputs["mean"])
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        _check_finite(trainer, pl_module, "the validation loss", pl_module.val_loss[0])
+
+
+def _check_finite(trainer: pl.Trainer, task: Any, what: str, *tensors: Tensor) -> None:
+    for tensor in tensors:
+        if not tensor.isfinite().all():
+            found = f" is {float(tensor):g}" if tensor.numel() == 1 else " has values that are not finite"
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            raise NotFiniteError(
+                f"FCN-{task.model.config.stride}s: {what}{found} after step {trainer.global_step}, "
+                f"with a rate of {rate:g}"
+            )
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes ``last.ckpt`` at the start and after each validated epoch.
+
+    On Ctrl-C or SIGTERM also after the current step; then training stops. A second one stops at once and leaves the
+    checkpoint that there is.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.stop = False
-        self.handlers: dict[int, Any] = {}
+    def __init__(self, path: Path, images: int) -> None:
+        self.path, self.images = path, images
+        self.stop = self.saving = False
+        self.handlers = Handlers(self._on_signal)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.handlers[number] = signal.signal(number, self._on_signal)
+        self.handlers.install()
+        if not self.path.exists():
+            self._save(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         # After the last batch of an epoch come validation and the end of the epoch, which checks again. Gradients that
@@ -131,24 +153,38 @@ class LastCheckpoint(Checkpoint):
             raise Interrupted
 
     def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        self._restore_handlers()
+        self.handlers.restore()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"images": self.images}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """What a step is depends on the number of training images."""
+        if state["images"] != self.images:
+            raise ConfigError(
+                f"{self.path}: the run was begun with {state['images']} training images, and there are {self.images} "
+                "now (data.root)"
+            )
 
     def _stops(self, trainer: pl.Trainer) -> bool:
         """Whether any of the processes got a signal: they must agree on the step."""
         return trainer.strategy.reduce_boolean_decision(self.stop, all=False)
 
     def _on_signal(self, number: int, frame: Any) -> None:
+        if self.stop and not self.saving:
+            raise Interrupted
+        if not self.stop and is_first_process():
+            # Not by print: a signal may come within one.
+            os.write(2, b"\nStopping after this step, with a checkpoint. Once more: at once, with the one there is.\n")
         self.stop = True
-        self._restore_handlers()
-
-    def _restore_handlers(self) -> None:
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-        self.handlers = {}
 
     def _save(self, trainer: pl.Trainer) -> None:
+        if trainer.is_global_zero:
+            _check_finite(trainer, trainer.lightning_module, "a weight", *trainer.lightning_module.parameters())
+        self.saving = True
         with replacing(self.path) if trainer.is_global_zero else nullcontext(self.path) as partial:
             trainer.save_checkpoint(partial)  # in every process; the first writes
+        self.saving = False
 
 
 class Progress(pl.Callback):

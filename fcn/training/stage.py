@@ -28,7 +28,8 @@ from ..errors import ConfigError
 from ..files import write_text
 from ..networks.models import FCN
 from ..recipes.config import DataConfig, OptimizerConfig, TrainerConfig
-from .callbacks import LastCheckpoint, Progress, Records
+from .callbacks import LastCheckpoint, Progress, Records, StopIfNotFinite
+from .checks import check_batch_normalization
 from .losses import Loss
 from .task import SegmentationTask, seed_of
 
@@ -58,8 +59,14 @@ class Stage:
         return self.folder / BEST_FILE
 
     @property
-    def finished(self) -> bool:
-        return (self.folder / RESULT_FILE).exists()
+    def last(self) -> Path:
+        return self.folder / LAST_FILE
+
+    @property
+    def epochs_done(self) -> int:
+        """The epochs that the stage was finished with, by their number or early (``patience``); 0: it is not."""
+        result = self.folder / RESULT_FILE
+        return int(json.loads(result.read_text(encoding="utf-8"))["epochs"]) if result.exists() else 0
 
 
 def train_stage(
@@ -80,22 +87,30 @@ def train_stage(
     seed = seed_of(options.seed, stage.stride)
     torch.manual_seed(seed)
     model = network(stage.stride)
-    last = stage.folder / LAST_FILE
-    if not last.exists():
+    processes = options.devices * options.nodes
+    check_batch_normalization(model, images.train, data.augment, data.batch_size, processes)
+    begun = stage.last.exists()
+    if not begun:
         start(model)
-    checkpoint = _read_checkpoint(last) if last.exists() else {"global_step": 0}
+    checkpoint = _read_checkpoint(stage.last) if begun else {"global_step": 0}
     stage.folder.mkdir(parents=True, exist_ok=True)
 
     records = Records(stage.folder, images.train, images.preprocessing)
-    callbacks: list[pl.Callback] = [records, LastCheckpoint(last), Progress(f"FCN-{stage.stride}s")]
+    callbacks: list[pl.Callback] = [
+        StopIfNotFinite(), records, LastCheckpoint(stage.last, len(images.train)), Progress(f"FCN-{stage.stride}s")
+    ]  # fmt: skip
     if options.patience is not None:
         watched = underscored("val", next(iter(images.train.tasks)), "mean_iu")
         callbacks.append(EarlyStopping(watched, mode="max", patience=options.patience, check_finite=False))
     trainer = _trainer(options, stage, callbacks)
-    share = {"rank": trainer.global_rank, "processes": options.devices * options.nodes}
+    share = {"rank": trainer.global_rank, "processes": processes}
     per_epoch = len(ShuffledBatches(len(images.train), data.batch_size, seed, **share))
     steps_per_epoch = -(-per_epoch // options.accumulate)
     epoch, step = divmod(checkpoint["global_step"], steps_per_epoch)
+    if epoch > stage.epochs:
+        raise ConfigError(
+            f"stages.epochs: FCN-{stage.stride}s has been trained for {epoch} already, got {stage.epochs}"
+        )
     batches = training_loader(
         images.train,
         images.preprocessing,
@@ -111,8 +126,10 @@ def train_stage(
     )
     steps = stage.epochs * steps_per_epoch
     task = SegmentationTask(model, loss, optimizer, lr=stage.lr, steps=steps, seed=seed, average=options.average)
-    trainer.fit(task, batches, val_batches, ckpt_path=last if last.exists() else None, weights_only=True)
-    result = {"stride": stage.stride, "steps": trainer.global_step, "best": records.best}
+    if begun:
+        _check_fits(checkpoint, task, stage.last)
+    trainer.fit(task, batches, val_batches, ckpt_path=stage.last if begun else None, weights_only=True)
+    result = {"stride": stage.stride, "epochs": stage.epochs, "steps": trainer.global_step, "best": records.best}
     rank_zero_only(write_text)(stage.folder / RESULT_FILE, json.dumps(result, indent=2))
     trainer.strategy.barrier()  # the next stage reads what the first process wrote
 
@@ -145,7 +162,23 @@ def _trainer(options: TrainerConfig, stage: Stage, callbacks: list[pl.Callback])
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types for damaged files
-        raise ConfigError(f"{path}: damaged checkpoint: {str(error).splitlines()[0]}") from None
-    return checkpoint
+        why = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
+        raise ConfigError(f"{path}: damaged checkpoint: {why}") from None
+    wanted = {"global_step", "state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"}
+    missing = wanted.difference(checkpoint) if isinstance(checkpoint, dict) else wanted
+    if missing:
+        raise ConfigError(f"{path}: not a checkpoint of such a run (it has no {', '.join(sorted(missing))})")
+    return dict(checkpoint)
+
+
+def _check_fits(checkpoint: dict[str, Any], task: SegmentationTask, path: Path) -> None:
+    """The network is the one that the run was begun with."""
+    given, wanted = checkpoint["state_dict"], task.state_dict()
+    wrong = [name for name in wanted if name not in given or given[name].shape != wanted[name].shape]
+    wrong += [name for name in given if name not in wanted]
+    if wrong:
+        raise ConfigError(
+            f"{path}: a checkpoint of another network than the recipe's: {min(wrong)} and {len(wrong) - 1} more differ"
+        )

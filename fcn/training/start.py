@@ -11,7 +11,7 @@ from ..data.preprocessing import CAFFE_VGG, EFFICIENTNET_LITE, IMAGENET, Preproc
 from ..errors import ConfigError
 from ..networks.models import FCN, ModelConfig, build_model
 from ..recipes.config import DataConfig, LossConfig, NetworkConfig, OptimizerConfig, StagesConfig
-from ..weights import load_pretrained_backbone, load_weights, start_from
+from ..weights import load_pretrained_backbone, load_weights, prepared_for, start_from
 
 
 def new_network(network: NetworkConfig, stride: int, data: SegmentationDataset, preprocessing: Preprocessing) -> FCN:
@@ -35,6 +35,7 @@ def new_network(network: NetworkConfig, stride: int, data: SegmentationDataset, 
             last_upsampling=network.last_upsampling,
             truncate=network.truncate,
             modalities=tuple(network.modalities),
+            fusion="mean" if network.modalities else "sum",
         )
     )
     if network.tune == "head":
@@ -49,23 +50,30 @@ def first_weights(model: FCN, network: NetworkConfig, preprocessing: Preprocessi
     elif network.init_from is not None:
         start_from(model, network.init_from, preprocessing)
     elif network.pretrained is not None:
-        load_pretrained_backbone(model, network.pretrained)
+        load_pretrained_backbone(model, network.pretrained, preprocessing)
 
 
-def preprocessing_of(data: DataConfig, train_set: SegmentationDataset) -> Preprocessing:
-    """As ``data.preprocessing`` asks."""
+def preprocessing_of(data: DataConfig, network: NetworkConfig, train_set: SegmentationDataset) -> Preprocessing:
+    """As ``data.preprocessing`` asks; levels of 16-bit images are those of the training images in any case."""
+    images = (train_set[index]["image"] for index in range(len(train_set)))
+    if data.preprocessing == "weights":
+        start = network.pretrained or network.init_from
+        if not isinstance(start, str):
+            raise ConfigError("data.preprocessing: weights is that of the file model.pretrained or model.init_from")
+        return prepared_for(start).for_images(images)
     if data.preprocessing == "fit":
-        return Preprocessing.fit(train_set[index]["image"] for index in range(len(train_set)))
+        return Preprocessing.fit(images)
     if data.preprocessing == "published":
         if train_set.published is None:
             raise ConfigError(f"data.preprocessing: there is no published one for {data.kind} data; take fit")
-        return train_set.published
+        return train_set.published.for_images(images)
     if train_set.published is not None and train_set.published.channels > 3:
         raise ConfigError(
             f"data.preprocessing: {data.preprocessing} is for colors, and {data.kind} data have "
             f"{train_set.published.channels} channels; take published or fit"
         )
-    return {"caffe_vgg": CAFFE_VGG, "imagenet": IMAGENET, "efficientnet_lite": EFFICIENTNET_LITE}[data.preprocessing]
+    known = {"caffe_vgg": CAFFE_VGG, "imagenet": IMAGENET, "efficientnet_lite": EFFICIENTNET_LITE}
+    return known[data.preprocessing].for_images(images)
 
 
 def rates_for_loss(

@@ -54,7 +54,7 @@ class SegmentationTask(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         options = self.options
-        groups = parameter_groups(self.model, self.lr, options.weight_decay, options.head_rate)
+        groups = parameter_groups(self.model, self.lr, options.weight_decay, options.head_rate, options.biases)
         optimizer: torch.optim.Optimizer
         if options.name == "sgd":
             optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=options.momentum)
@@ -62,6 +62,17 @@ class SegmentationTask(pl.LightningModule):
             optimizer = torch.optim.AdamW(groups, lr=self.lr)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Rates and decay are those of the recipe, which may have changed since; moments those of the checkpoint."""
+        fresh = self.configure_optimizers()
+        schedule = checkpoint["lr_schedulers"][0]
+        groups = checkpoint["optimizer_states"][0]["param_groups"]
+        for saved, group in zip(groups, fresh["optimizer"].param_groups, strict=True):
+            rate = group["initial_lr"]
+            lr = rate * self._rate(schedule["last_epoch"])
+            saved |= {"initial_lr": rate, "lr": lr, "weight_decay": group["weight_decay"]}
+        schedule["base_lrs"] = fresh["lr_scheduler"]["scheduler"].base_lrs
 
     def _rate(self, step: int) -> float:
         """By which rates are multiplied."""

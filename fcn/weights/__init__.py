@@ -2,6 +2,14 @@
 
 from .convert import convert
 from .files import Weights, load_weights, save_weights
-from .start import load_pretrained_backbone, start_from
+from .start import load_pretrained_backbone, prepared_for, start_from
 
-__all__ = ["Weights", "convert", "load_pretrained_backbone", "load_weights", "save_weights", "start_from"]
+__all__ = [
+    "Weights",
+    "convert",
+    "load_pretrained_backbone",
+    "load_weights",
+    "prepared_for",
+    "save_weights",
+    "start_from",
+]

@@ -50,13 +50,15 @@ def _layer(message: int, data: memoryview | int) -> tuple[str, list[Array]]:
 
 
 def _blob(data: memoryview, layer: str) -> Array:
-    """BlobProto: shape (7) or num, channels, height, width (1 to 4); data (5) in float or double_data (8)."""
-    shape: list[int] = []
+    """BlobProto: shape (7; of no axes: a single number) or num, channels, height, width (1 to 4); data (5) in float or
+    double_data (8)."""
+    shape: list[int] | None = None
     legacy = dict.fromkeys((1, 2, 3, 4), 0)
     # Packed, all numbers are in one field; else each is a field of its own.
     numbers = {5: bytearray(), 8: bytearray()}
     for number, wire, value in _fields(data):
         if number == 7:
+            shape = shape or []
             for field, kind, dims in _fields(_bytes(value)):
                 if field == 1:
                     shape += _varints(_bytes(dims)) if kind == BYTES else [_integer(dims)]
@@ -64,7 +66,7 @@ def _blob(data: memoryview, layer: str) -> Array:
             legacy[number] = _integer(value)
         elif number in numbers:
             numbers[number] += _bytes(value)
-    sizes = shape or list(legacy.values())
+    sizes = list(legacy.values()) if shape is None else shape
     values: Array = np.frombuffer(numbers[5], "<f4")
     if numbers[8]:
         values = np.frombuffer(numbers[8], "<f8").astype(np.float32)

@@ -17,7 +17,7 @@ from ..data import voc_palette
 from ..data.nyud import NYUD_CLASSES
 from ..data.nyud import PUBLISHED as NYUD_PUBLISHED
 from ..data.preprocessing import CAFFE_VGG, Preprocessing
-from ..data.siftflow import MEAN as SIFTFLOW_MEAN
+from ..data.siftflow import PUBLISHED as SIFTFLOW_PUBLISHED
 from ..data.siftflow import TASKS as SIFTFLOW_TASKS
 from ..data.voc import VOC_CLASSES
 from ..networks.backbones import Net
@@ -97,7 +97,7 @@ def _published_data(source: Source, config: ModelConfig) -> _Data:
     """Those of the data set that such a network of the authors is for; else numbers, and colors as for classifiers."""
     if config.task_classes == {task: len(classes) for task, classes in SIFTFLOW_TASKS.items()}:
         names = [name for task in config.task_classes for name in SIFTFLOW_TASKS[task]]
-        return _Data(names, replace(source.preprocessing, mean=SIFTFLOW_MEAN))
+        return _Data(names, SIFTFLOW_PUBLISHED)
     if config.classes == len(NYUD_CLASSES) and source.preprocessing == CAFFE_VGG and not source.is_classifier:
         alone = "hha" if "hha" in source.path.name.lower() else "color"
         given = {4: "color_depth", 6: "color_hha"}.get(config.in_channels * max(1, len(config.modalities)), alone)
@@ -144,6 +144,7 @@ def _network(source: Source, at_once: bool | None, pad: str | None) -> tuple[Mod
         in_channels=_in_channels(given, f"{first}{modalities[0] if modalities else ''}.weight"),
         at_once=_is_at_once(source, given, stride, at_once),
         modalities=modalities,
+        fusion="mean" if modalities else "sum",
         tasks=tuple((_task_name(task), size) for task, size in zip(tasks, sizes, strict=True)) if tasks else (),
     )
     with torch.device("meta"):
@@ -177,7 +178,7 @@ def _take_trunk(given: Tensors, trunk: Net, suffix: str) -> Tensors:
 def _scores(
     given: Tensors, names: Sequence[str], modalities: Sequence[str], tasks: Sequence[str]
 ) -> tuple[Tensors, list[int]]:
-    """Scoring layers, those of tasks one after the other, those of modalities joined and averaged; classes of tasks."""
+    """Scoring layers, those of tasks one after the other and of modalities joined; classes of tasks."""
     scores: Tensors = {}
     sizes = [0] * max(1, len(tasks))
     for name in names:
@@ -189,11 +190,10 @@ def _scores(
                 if len(tensors) != len(keys):
                     continue
                 sizes[index] = len(tensors[0])
-                mean = [tensor / len(tensors) for tensor in tensors] if len(tensors) > 1 else tensors
                 if part == "bias":
-                    found.append(sum(mean[1:], mean[0]))
+                    found.append(torch.stack(tensors).mean(0))
                 else:
-                    weights = [t.reshape(len(t), -1, 1, 1) if t.dim() == 2 else t for t in mean]
+                    weights = [t.reshape(len(t), -1, 1, 1) if t.dim() == 2 else t for t in tensors]
                     found.append(torch.cat(weights, 1))
         scores |= {f"{name}.{part}": torch.cat(found) for part, found in parts.items() if len(found) == len(sizes)}
     return scores, sizes

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.preprocessing import Preprocessing
+from ..data.nyud import PUBLISHED as NYUD_PUBLISHED
+from ..data.preprocessing import CAFFE_VGG, IMAGENET, Preprocessing
+from ..data.siftflow import PUBLISHED as SIFTFLOW_PUBLISHED
 from ..networks.backbones import BACKBONES, is_traced
 from ..networks.backbones.traced import network_named
 from ..networks.models import FCN, ModelConfig, late_fusion
@@ -26,34 +28,37 @@ TORCHVISION_DIFFERS = {
     "the branches called 5x5, and a fourth pooling of 2x2",
 }
 
-ALIKE = ("backbone", "pad", "in_channels", "modalities", "classes", "tasks")
+AUTHORS = (*NYUD_PUBLISHED.values(), SIFTFLOW_PUBLISHED)
+
+ALIKE = ("backbone", "pad", "in_channels", "modalities", "fusion", "classes", "tasks")
 """What a network and the one that starts it have in common."""
 
 
-def load_pretrained_backbone(model: FCN, path: str | os.PathLike[str]) -> None:
+def load_pretrained_backbone(
+    model: FCN, path: str | os.PathLike[str], preprocessing: Preprocessing | None = None
+) -> None:
     """Fills the trunk of ``model`` from a classifier or an FCN, in any format that ``convert`` reads or its results.
 
-    ``path`` may be the name of a backbone whose weights come in a package: ``efficientnet_lite0``; or of a network of a
-    library (``torchvision:NAME``), which gives its own. Scores are left out,
-    and with them the layers behind ``model.config.truncate``. Fully connected layers of which the file has none start
-    anew, with a warning. Use the preprocessing that the weights were made with: ``preprocessing.IMAGENET`` for
-    torchvision's, ``CAFFE_VGG`` for Caffe's, ``EFFICIENTNET_LITE``. Where the network takes more channels than the
-    file's (early fusion), each further one starts as the mean of the others (the authors' RGB-D network). Raises
-    ``FileNotFoundError``, or ``ValueError`` naming the file and every tensor that does not fit.
+    ``path`` may be the name of a backbone whose weights come in a package (``efficientnet_lite0``) or from a library
+    (``torchvision:NAME``). Scores are left out, and with them the layers behind ``model.config.truncate``. Fully
+    connected layers of which the file has none start anew, with a warning. ``preprocessing`` of the images is that
+    which the weights were made with (``prepared_for``), else there is a warning. Where the network takes more channels
+    than the file's (early fusion), each further one starts as the mean of the others (the authors' RGB-D network).
+    Raises ``FileNotFoundError``, or ``ValueError`` naming the file and every tensor that does not fit.
     """
     path = Path(path)
-    if str(path) == model.config.backbone and is_traced(str(path)):
-        library = network_named(str(path), pretrained=True).state_dict()
-        for trunk in model.trunks.values():
-            own = {f"net.{name}": tensor for name, tensor in library.items()}
-            trunk.load_state_dict({name: own[name] for name in trunk.state_dict()})
-        return
-    backbone, given = _trunk_of(path)
+    backbone, given, wanted_preprocessing = _trunk_of(path)
     if backbone != model.config.backbone:
         why = TORCHVISION_DIFFERS.get(backbone)
         raise ValueError(
             f"{path}: these are weights of {backbone}, the network is {model.config.backbone}"
             + (f": {why}; build the network on {backbone}" if why else "")
+        )
+    if preprocessing is not None and not _colors_alike(wanted_preprocessing, preprocessing):
+        warnings.warn(
+            f"{path}: trained on images prepared by {wanted_preprocessing}, here it is {preprocessing}; "
+            "data.preprocessing: weights prepares them as there",
+            stacklevel=2,
         )
     trained = {name.rpartition(".")[0] for name in given}
     published = BACKBONES[backbone].layers if backbone in BACKBONES else ()
@@ -64,6 +69,8 @@ def load_pretrained_backbone(model: FCN, path: str | os.PathLike[str]) -> None:
         if fresh and not trained.intersection(classifier):
             warnings.warn(f"{path}: it has no {' and '.join(fresh)}; they start anew", stacklevel=2)
             wanted = {name: t for name, t in wanted.items() if name.rpartition(".")[0] not in fresh}
+        if is_traced(backbone):  # a classifier, of which the trunk is a part
+            given = {name: tensor for name, tensor in given.items() if name in wanted}
         tensors = {name: fitted(tensor, wanted.get(name)) for name, tensor in given.items()}
         first = f"{trunk.layers[0].name}.weight"
         if first in tensors and tensors[first].shape[1] < trunk.in_channels and tensors[first].shape[1] == 3:
@@ -76,17 +83,42 @@ def load_pretrained_backbone(model: FCN, path: str | os.PathLike[str]) -> None:
         trunk.load_state_dict(tensors, strict=False)  # but for what starts anew, all of it
 
 
-def _trunk_of(path: Path) -> tuple[str, Tensors]:
-    """The backbone's name and its tensors, without scores."""
+def prepared_for(path: str | os.PathLike[str]) -> Preprocessing:
+    """How images were prepared for the weights in a file, or in the package of a backbone of this name."""
+    return _trunk_of(Path(path))[2]
+
+
+def _colors_alike(given: Preprocessing, wanted: Preprocessing) -> bool:
+    """Whether the first channels are prepared alike. The authors' networks for other data start from Caffe's weights
+    with the mean, and for HHA the order, of their own images."""
+    if given == CAFFE_VGG and wanted in AUTHORS:
+        return True
+    first = replace(wanted, mean=wanted.mean[:3], std=wanted.std[:3])
+    return given.channels == first.channels and _same([given], first)
+
+
+def _trunk_of(path: Path) -> tuple[str, Tensors, Preprocessing]:
+    """The backbone's name, its tensors without scores, and how images are prepared for it."""
+    if is_traced(str(path)):
+        network = network_named(str(path), pretrained=True)
+        return str(path), {f"net.{name}": tensor for name, tensor in network.state_dict().items()}, _of_library(network)
     if path.suffix == ".safetensors" and METADATA_KEY in read_metadata(path):
         weights = load_weights(path)
         if weights.model.config.modalities:
             raise ValueError(f"{path}: a network of several modalities, of which none is the trunk")
-        return weights.model.config.backbone, weights.model.backbone.state_dict()
+        return weights.model.config.backbone, weights.model.backbone.state_dict(), weights.preprocessing
     source = read_source(path)
     scores = f"{source.architecture.layers[-1].name}."
     heads = (scores, "score_", "upscore", "scale_pool")
-    return source.backbone, {name: t for name, t in source.tensors.items() if not name.startswith(heads)}
+    trunk = {name: t for name, t in source.tensors.items() if not name.startswith(heads)}
+    return source.backbone, trunk, source.preprocessing
+
+
+def _of_library(network: torch.nn.Module) -> Preprocessing:
+    """That of torchvision's weights; timm says with each network what it was."""
+    known = getattr(network, "pretrained_cfg", None) or {}
+    mean, std = (tuple(known.get(key, default)) for key, default in (("mean", IMAGENET.mean), ("std", IMAGENET.std)))
+    return Preprocessing(mean=mean, std=std)
 
 
 def start_from(model: FCN, files: str | Mapping[str, str], preprocessing: Preprocessing) -> None:
@@ -104,7 +136,7 @@ def start_from(model: FCN, files: str | Mapping[str, str], preprocessing: Prepro
         if set(files) != set(modalities):
             given, wanted = (", ".join(names) or "none" for names in (files, modalities))
             raise ValueError(f"init_from: files are for the modalities {given}; those of the network are {wanted}")
-        alone = replace(model.config, modalities=())
+        alone = replace(model.config, modalities=(), fusion="sum")
         weights = [_network(Path(files[name]), alone) for name in modalities]
         start = late_fusion({name: each.model for name, each in zip(modalities, weights, strict=True)})
     if not _same([each.preprocessing for each in weights], preprocessing):

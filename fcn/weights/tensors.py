@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .caffemodel import read_caffemodel
+from .foreign import check_not_foreign
 
 Tensors = dict[str, Tensor]
 
@@ -33,8 +35,7 @@ def read_tensors(path: Path) -> tuple[Tensors, str]:
 
     Nothing is executed. Raises ``FileNotFoundError``, or ``ValueError`` naming the file and what is wrong with it.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+    check_not_foreign(path)
     arch = ""
     if path.suffix == ".safetensors":
         tensors = read_safetensors(path)[1]
@@ -44,19 +45,22 @@ def read_tensors(path: Path) -> tuple[Tensors, str]:
         tensors = _read_caffemodel(path)
     else:
         tensors, arch = _read_checkpoint(path)
-    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, arch
+    return _in_float32(tensors), arch
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], Tensors]:
-    """The header's entries and the tensors."""
+    """The header's entries and the tensors, in float32 where they are floating point."""
     metadata = read_metadata(path)
-    return metadata, load_file(path)
+    return metadata, _in_float32(load_file(path))
+
+
+def _in_float32(tensors: Mapping[str, Tensor]) -> Tensors:
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The entries of a ``.safetensors`` file's header."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+    check_not_foreign(path)
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}
@@ -78,6 +82,11 @@ def check_tensors(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, 
         for name, tensor in wanted.items()
         if name in found and found[name].shape != tensor.shape
     ]
+    problems += [
+        f"{name} is of {found[name].dtype} instead of {tensor.dtype}"
+        for name, tensor in wanted.items()
+        if name in found and found[name].is_floating_point() != tensor.is_floating_point()
+    ]
     if problems:
         raise ValueError(f"{path}: the tensors do not fit the network: {'; '.join(problems)}")
     broken = [name for name, tensor in found.items() if not tensor.isfinite().all()]
@@ -90,9 +99,13 @@ def _read_checkpoint(path: Path) -> tuple[Tensors, str]:
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             source = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # Damaged pickles raise errors of every kind.
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: not a PyTorch file of plain tensors: {reason}") from error
+    except Exception as error:  # Damaged pickles raise errors of every kind, and advise to load them unsafely.
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+        why = f"it holds a {foreign[1]}, which is more than tensors" if foreign else "it is damaged or something else"
+        raise ValueError(
+            f"{path}: not a PyTorch file of plain tensors: {why}; nothing of it was loaded. Where it is to be trusted, "
+            "its own program can save the state_dict alone"
+        ) from error
     arch = ""
     if isinstance(source, dict):
         arch = str(source.get("arch", ""))
@@ -101,6 +114,9 @@ def _read_checkpoint(path: Path) -> tuple[Tensors, str]:
     tensors = {k: v for k, v in source.items() if isinstance(v, Tensor)} if isinstance(source, dict) else {}
     if not tensors:
         raise ValueError(f"{path}: not a state dict: it holds no named tensors")
+    odd = [str(name) for name, t in tensors.items() if t.layout != torch.strided or t.is_quantized or t.is_meta]
+    if odd or not all(isinstance(name, str) for name in tensors):
+        raise ValueError(f"{path}: not a state dict: {', '.join(odd) or 'its names'} are no plain tensors by name")
     return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}, arch
 
 

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..backend import DTYPES
-from ..grid import BilinearGrid
 from ..ops.upsample_add import upsample_add
 from ..ops.upsample_argmax import upsample_argmax
 from ..ops.upsample_cross_entropy import upsample_cross_entropy
@@ -105,9 +104,9 @@ def _map(scores: Scores, result: Tensor, keepdim: bool) -> Tensor:
 
 
 def _labels(scores: Scores, keepdim: bool) -> Tensor:
-    labels = upsample_argmax(scores.coarse, grid=scores.grid)
+    labels = upsample_argmax(scores.coarse, grid=scores.grid, dtype=torch.int64)
     assert isinstance(labels, Tensor)
-    return _map(scores, labels.long(), keepdim)
+    return _map(scores, labels, keepdim)
 
 
 @_answers(torch.argmax, Tensor.argmax)
@@ -146,8 +145,8 @@ def amax(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
 
 
 def _confidence(scores: Scores, dtype: torch.dtype, keepdim: bool) -> tuple[Tensor, Tensor]:
-    labels, confidence = upsample_argmax(scores.coarse, grid=scores.grid, confidence=True)
-    return _map(scores, confidence.to(dtype), keepdim), _map(scores, labels.long(), keepdim)
+    labels, confidence = upsample_argmax(scores.coarse, grid=scores.grid, confidence=True, dtype=torch.int64)
+    return _map(scores, confidence.to(dtype), keepdim), _map(scores, labels, keepdim)
 
 
 @_answers(F.softmax)
@@ -259,7 +258,8 @@ def _sliced(scores: Scores, index: Any) -> Scores:
     coarse = scores.coarse[images, classes]
     if 0 in coarse.shape or 0 in sizes:
         raise Unanswered("nothing is left")
-    return Scores(coarse, BilinearGrid(sizes, steps, origins, grid.denominator, grid.border), scores.softmax, batched)
+    cut_grid = replace(grid, size=sizes, step=steps, origin=origins)
+    return Scores(coarse, cut_grid, scores.softmax, batched)
 
 
 @_answers(Tensor.unsqueeze, torch.unsqueeze)

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.utils import _pytree as pytree
 from torch.utils import swap_tensors
 
@@ -199,11 +198,11 @@ class _Connected(torch.autograd.Function):
         return _wrap(pending, like, device)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        again = torch.is_grad_enabled()  # the gradient is to be differentiated itself
         with torch.enable_grad():
             full = ctx.pending.made()
-        return torch.autograd.grad(full, ctx.pending.source, grad)[0], None, None, None
+            return torch.autograd.grad(full, ctx.pending.source, grad, create_graph=again)[0], None, None, None
 
 
 _making = threading.RLock()

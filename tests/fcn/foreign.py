@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+import pytest
 from torch import Tensor
 
 # Caffe's messages: name -> (field, number, type, repeated).
@@ -34,7 +34,10 @@ MESSAGES = {
 
 
 def net_parameter(packed: bool) -> Any:
-    """An empty ``caffe.NetParameter``."""
+    """An empty ``caffe.NetParameter``; the test that wants it is skipped where protobuf is not installed."""
+    pytest.importorskip("google.protobuf")
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
     file = descriptor_pb2.FileDescriptorProto(name=f"caffe{packed}.proto", package="caffe", syntax="proto2")
     for name, fields in MESSAGES.items():
         message = file.message_type.add(name=name)

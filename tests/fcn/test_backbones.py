@@ -185,3 +185,20 @@ def test_other_images_are_refused_by_the_classifier(backbone: str) -> None:
     size = BACKBONES[backbone].image_size + 32
     with pytest.raises(ValueError, match="fully connected to a map of size"):
         classifier(backbone)(torch.zeros(1, 3, size, size, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "convolution"}, "a: a layer's kind must be one of conv, linear, .*, got 'convolution'"),
+        ({"kind": "conv", "then": ("gelu",)}, "a: what follows a layer must be of batch_norm, .*, got 'gelu'"),
+    ],
+)
+def test_layers_that_nobody_knows(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Layer("a", channels=3, **options)
+
+
+def test_no_trunk_has_transposed_convolutions() -> None:
+    with pytest.raises(ValueError, match="up: a trunk has no conv_transpose layers"):
+        Net((Layer("a", "conv", 3), Layer("up", "conv_transpose", 3, 4, 2)), ("up",))

@@ -112,6 +112,7 @@ def test_errors_are_one_line_with_code_2(
         ("train",): "give a recipe",
         ("train", "--resume", str(tmp_path / "empty")): "not a run folder",
         ("train", str(recipe_file), "--data.root", str(tmp_path / "gone")): "gone is not a folder",
+        ("train", "--data.root", str(tmp_path / "gone"), str(recipe_file)): "gone is not a folder",
         ("train", str(recipe_file), "--data.train_split", "gone"): "split 'gone' not found",
         ("train", str(recipe_file), "--model.backbone", "resnet", "--trainer.run_dir", str(tmp_path / "r2")): "resnet",
         ("info", str(tmp_path / "none.safetensors")): "none.safetensors: no such file",

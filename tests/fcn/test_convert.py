@@ -18,7 +18,8 @@ from fcn.cli import main
 from fcn.data import voc_palette
 from fcn.data.nyud import NYUD_CLASSES, PUBLISHED
 from fcn.data.preprocessing import CAFFE_VGG
-from fcn.data.siftflow import MEAN, TASKS
+from fcn.data.siftflow import PUBLISHED as SIFTFLOW_PUBLISHED
+from fcn.data.siftflow import TASKS
 from fcn.networks.models import ModelConfig, build_model
 from fcn.weights import convert, load_pretrained_backbone, load_weights, save_weights, sources, start_from
 from fcn.weights.caffemodel import read_caffemodel
@@ -147,6 +148,16 @@ def test_blobs_of_caffe(tmp_path: Path, options: dict[str, Any]) -> None:
             np.testing.assert_array_equal(found.reshape(array.shape), array)
 
 
+def test_a_blob_without_axes_is_a_number(tmp_path: Path) -> None:
+    """Caffe's scale of a batch normalization is such a one where it was written so."""
+    number = b"\x3a\x00" + b"\x2a\x04" + np.float32(2.5).tobytes()  # shape without dim, data packed
+    layer = b"\x0a\x01a" + b"\x3a" + bytes([len(number)]) + number
+    (tmp_path / "a.caffemodel").write_bytes(b"\xa2\x06" + bytes([len(layer)]) + layer)
+    (blob,) = read_caffemodel(tmp_path / "a.caffemodel")["a"]
+    assert blob.shape == ()
+    assert blob == 2.5
+
+
 @pytest.mark.parametrize(
     ("backbone", "stride"), [("vgg16", 32), ("vgg16", 16), ("vgg16", 8), ("alexnet", 32), ("vgg19", 8)]
 )
@@ -246,7 +257,7 @@ def test_two_tasks(tmp_path: Path, semantic: int, geometric: int) -> None:
         expected = networks.official("vgg16", head, images, 16)
         torch.testing.assert_close(scores.logits(), expected, rtol=1e-3, atol=1e-3)
     classes = {name: task.classes for name, task in weights.tasks.items()}
-    assert (classes == TASKS) == (weights.preprocessing.mean == MEAN) == (semantic == 33)
+    assert (classes == TASKS) == (weights.preprocessing.mean == SIFTFLOW_PUBLISHED.mean) == (semantic == 33)
     assert weights.tasks["geometric"].palette == voc_palette(geometric)
 
 

@@ -96,7 +96,7 @@ def test_truncated_caffemodels_and_others(small_caffemodel: Path, tmp_path: Path
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 broken"])
 def test_broken_npz_files(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.npz: not a whole \.npz file"):
+    with pytest.raises(ValueError, match=r"a\.npz: (not a whole \.npz file|an empty file)"):
         convert(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", a=np.array([{"x": 1}], dtype=object))
     with pytest.raises(ValueError, match=r"b\.npz: not a whole \.npz file of numbers"):

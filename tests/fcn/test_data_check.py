@@ -55,7 +55,12 @@ def out_of_range(path: Path) -> None:
 DAMAGE: list[tuple[str, Callable[[Path], None], str, str]] = [
     ("train/masks/train1.png", out_of_range, "out of range", "7 (3 pixels), 9 (1 pixels); wanted 0 to 2, or 255 for"),
     ("train/masks/train1.png", lambda path: Image.new("L", (60, 48)).save(path), "size mismatch", "is 60x48 and its"),
-    ("train/masks/train1.png", lambda path: Image.new("RGB", (64, 48)).save(path), "unreadable", "got mode RGB"),
+    (
+        "train/masks/train1.png",
+        lambda path: Image.new("RGB", (64, 48), (9, 0, 0)).save(path),
+        "unreadable",
+        "got mode RGB",
+    ),
     ("train/masks/train1.png", truncate, "unreadable", "cannot read label map"),
     ("train/images/train1.png", truncate, "unreadable", "cannot read image"),
     ("train/masks/train1.png", lambda path: path.unlink(), "unusable", "mask of image 'train1.png' is missing"),

@@ -353,7 +353,10 @@ def test_damaged_mat_file_is_named(tmp_path: Path, cut: int) -> None:
 def test_files_that_a_list_names_must_be_there(tmp_path: Path) -> None:
     write_voc(tmp_path)
     lines(tmp_path / "ImageSets/Segmentation/val.txt", "2007_1", "a", "b", "c")
-    with pytest.raises(DataError, match="JPEGImages: image 'a' of the split's list is missing, and 2 more"):
+    with pytest.raises(
+        DataError,
+        match=r"JPEGImages: image 'a' of the split's list is missing .*, and 2 more",
+    ):
         voc(tmp_path, "val")
 
 

@@ -145,6 +145,7 @@ def test_sampling(recipe_file: Path, tmp_path: Path) -> None:
 
 
 def test_upper_bound_of_the_demo(tmp_path: Path) -> None:
+    pytest.importorskip("nilearn")
     (rows,) = run("upper-bound", tmp_path, "--data demo --split val --factors 1 8 32 128")
     repeated, bilinear, paper = (list(column) for column in zip(*rows.values(), strict=True))
     assert repeated[0] == bilinear[0] == 100
@@ -202,9 +203,19 @@ def test_cells_and_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ("efficiency", "--size", "9"): "classifies 227 pixels",
         ("skips", "--set", "stages.stride=[8]", "stages.epochs=[1]", "stages.lr=[1]"): "must train strides",
         ("sampling", "--set", "stages.stride=[8]", "stages.epochs=[1]", "stages.lr=[1]"): "wants 32 among them",
-        ("sampling", "--probabilities", "0"): "above 0 and at most 1",
-        ("upper-bound", "--factors", "0"): "at least 1",
         ("upper-bound", "--data", "none.yaml"): "recipe not found",
     }.items():
         assert main(["experiment", *arguments]) == 2
         assert message in capsys.readouterr().err
+    for wrong, message in {
+        ("sampling", "--probabilities", "0"): "above 0 and at most 1, got 0",
+        ("sampling", "--epochs", "0"): "at least 1, got 0",
+        ("timing", "--repeats", "none"): "at least 1, got none",
+        ("upper-bound", "--factors", "0"): "at least 1, got 0",
+    }.items():
+        with pytest.raises(SystemExit, match="2"):
+            main(["experiment", *wrong])
+        assert message in capsys.readouterr().err
+    for device in ("cuda:99", "abacus"):
+        assert main(["experiment", "timing", "--device", device]) == 2
+        assert f"device {device}: PyTorch does not have it here" in capsys.readouterr().err

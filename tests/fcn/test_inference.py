@@ -12,7 +12,8 @@ from PIL import Image
 from fcn.data import ArrayDataset, Sample, voc_palette
 from fcn.data.preprocessing import IMAGENET
 from fcn.errors import DataError
-from fcn.evaluation.pictures import blend, colorize, save_curves, save_overlay, save_panels
+from fcn.evaluation.overlays import blend, colorize, save_overlay
+from fcn.evaluation.pictures import save_curves, save_panels
 from fcn.evaluation.tables import metrics_as_dict
 from fcn.inference import machine
 from fcn.inference import predictor as inference
@@ -177,7 +178,8 @@ def test_trunks_give_the_scores_of_the_model(
             coarse = model.scores(images, trunk).coarse
             assert coarse.dtype == torch.float32
             error = float((coarse - expected).norm() / expected.norm())
-            assert error < (0.02 if dtype == torch.bfloat16 else 1e-6)
+            # One convolution of these kernels is exact to 3e-6 (tests/kernels/test_winograd.py).
+            assert error < (0.02 if dtype == torch.bfloat16 else 3e-6)
     assert len(compiled) == (len(model.trunks) if options.get("compile") else 0)
     if backbone != "googlenet":  # whose official padding is the classifier's
         assert all(isinstance(net, torch.fx.GraphModule) for net in compiled)  # what is left of it with padding reused

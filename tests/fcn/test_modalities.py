@@ -22,7 +22,7 @@ from fcn.data.preprocessing import IMAGENET, Preprocessing
 from fcn.errors import ConfigError, DataError, Interrupted
 from fcn.experiments.trials import described
 from fcn.inference.predictor import Predictor
-from fcn.networks.models import FCN, ModelConfig, build_model, late_fusion
+from fcn.networks.models import FCN, ModelConfig, build_model, late_fusion, parameter_groups
 from fcn.recipes.config import load_recipe
 from fcn.training.run import train
 from fcn.training.task import SegmentationTask
@@ -31,7 +31,7 @@ from fcn.weights import load_weights, save_weights, start_from
 RECIPE = """
 data: {{kind: nyud_color_hha, root: {root}, val_split: test, preprocessing: published}}
 model: {{backbone: small, modalities: [color, hha]}}
-stages: {{stride: [32, 16], epochs: [1, 1], lr: [0.001, 0.001]}}
+stages: {{stride: [32, 16], epochs: [1, 1], lr: [1.0e-6, 1.0e-6]}}
 trainer: {{run_dir: {run_dir}}}
 """
 
@@ -110,7 +110,7 @@ def test_two_trained_networks_become_one_that_trains_in_stages(
     folder = recipe_file.parent
     for name, kind in {"color": "nyud", "hha": "nyud_hha"}.items():
         alone = [f"--data.kind={kind}", "--model.modalities=[]", f"--trainer.run_dir={folder / name}"]
-        stage = ["--stages.stride=[32]", "--stages.epochs=[1]", "--stages.lr=[0.01]"]
+        stage = ["--stages.stride=[32]", "--stages.epochs=[1]", "--stages.lr=[1e-5]"]
         assert main(["train", str(recipe_file), *alone, *stage]) == 0
     files = {name: folder / name / "best.safetensors" for name in ("color", "hha")}
     options = [f"--model.init_from.{name}={path}" for name, path in files.items()]
@@ -163,7 +163,7 @@ def test_a_network_of_two_modalities_starts_the_next(networks: dict[str, Path], 
     color, hha = (weights.preprocessing for weights in loaded.values())
     preprocessing = Preprocessing((*color.mean, *hha.mean), (1.0,) * 6, "bgr", 1.0)
     path = save(tmp_path / "fused.safetensors", fused, preprocessing)
-    model = build_model(ModelConfig("small", 16, 40, modalities=("color", "hha"))).eval()
+    model = build_model(ModelConfig("small", 16, 40, modalities=("color", "hha"), fusion="mean")).eval()
     start_from(model, str(path), preprocessing)
     state = model.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in fused.state_dict().items())
@@ -317,3 +317,26 @@ def test_predict_says_which_folder_is_wanted(
     }.items():
         assert main(["predict", *arguments, str(image), "--out", str(weights.parent / "out")]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_step_of_late_fusion_is_that_of_the_published_network() -> None:
+    """There two convolutions score a modality each and their mean is taken; here one scores the joined maps."""
+    alone = {name: random_network(seed) for seed, name in enumerate(("color", "hha"))}
+    fused = late_fusion(alone).train()
+    images, target = torch.randn(1, 6, 40, 33), torch.randint(40, (1, 40, 33))
+    parts = images.split(3, 1)
+    options = {"lr": 0.1, "weight_decay": 0.01}
+
+    def step(groups: list[dict[str, Any]], scores: torch.Tensor) -> None:
+        optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+        torch.nn.functional.cross_entropy(scores, target).backward()
+        optimizer.step()
+
+    for network in alone.values():
+        network.eval()  # no dropout
+    groups = [group for network in alone.values() for group in parameter_groups(network, **options)]
+    step(groups, sum(network(part) for network, part in zip(alone.values(), parts, strict=True)) / 2)
+    step(parameter_groups(fused, **options), fused.eval()(images))
+    expected = late_fusion(alone).state_dict()
+    for name, tensor in fused.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-6, msg=name)

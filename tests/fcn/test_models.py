@@ -351,6 +351,16 @@ def test_parameter_groups(backbone: str) -> None:
     torch.optim.SGD(list(groups.values()), lr=1.0)  # Accepts the groups.
 
 
+def test_biases_of_a_trunk_may_learn_as_weights_do() -> None:
+    """The authors' solver for AlexNet."""
+    model = random_model(backbone="narrow")
+    groups = parameter_groups(model, 0.1, 5e-4, biases="plain")
+    settings = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        doubled = name.startswith("head.") and name.endswith("bias")
+        assert settings[id(parameter)] == ((0.2, 0.0) if doubled else (0.1, 5e-4)), name
+
+
 def test_dropout_is_on_in_training_only() -> None:
     model = random_model(stride=32, dropout=0.5)
     images = torch.randn(1, 3, 64, 64)

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from fcn.networks.models import ModelConfig, build_model
 from fcn.networks.padding import ReusedPadding, prepare
+from fcn_kernels.flops import flop_counter
 
 
 class Taps(nn.Module):
@@ -111,7 +111,7 @@ def test_work_of_vgg16(size: tuple[int, int], plain: float, live: float) -> None
     images = torch.zeros(1, 3, *size)
 
     def billions(run: nn.Module, first: int) -> float:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), flop_counter() as counter:
             run(images)
         scaled = counter.get_total_flops() // 2
         ones = first * 27 * 4  # conv1_1, whose input is an image: it alone grows 16 and not 256 times

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcn.data.preprocessing import CAFFE_VGG, IMAGENET
+from fcn.data import ArrayDataset
+from fcn.data.nyud import PUBLISHED as NYUD_PUBLISHED
+from fcn.data.preprocessing import CAFFE_VGG, IMAGENET, Preprocessing
+from fcn.errors import ConfigError
 from fcn.networks.backbones import BACKBONES
 from fcn.networks.models import ModelConfig, build_model
-from fcn.weights import convert, load_pretrained_backbone
+from fcn.recipes.config import DataConfig, NetworkConfig
+from fcn.training.start import preprocessing_of
+from fcn.weights import convert, load_pretrained_backbone, prepared_for
 from tests.fcn.foreign import write_caffemodel
 from tests.fcn.networks import State, published_state
 
@@ -173,3 +180,34 @@ def test_torchvisions_other_networks_say_why_they_do_not_fit(tmp_path: Path) -> 
     torch.save(state, tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"missing: conv2\.bn\.running_var"):
         convert(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("here", "warned"),
+    [
+        (CAFFE_VGG, False),
+        (NYUD_PUBLISHED["color"], False),  # the authors' own networks: other means, the same order and scale
+        (NYUD_PUBLISHED["color_depth"], False),
+        (IMAGENET, True),
+        (replace(CAFFE_VGG, channel_order="rgb"), True),
+    ],
+)
+def test_images_prepared_otherwise_are_a_warning(tmp_path: Path, here: Preprocessing, warned: bool) -> None:
+    path = tmp_path / "a.caffemodel"
+    write_caffemodel(path, published_state("vgg16", 32))
+    model = build_model(ModelConfig("vgg16", 32, 5, in_channels=here.channels))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load_pretrained_backbone(model, path, here)
+    assert [("trained on images prepared by" in str(warning.message)) for warning in caught] == [True] * warned
+    assert prepared_for(path) == CAFFE_VGG
+
+
+def test_a_recipe_may_take_the_preprocessing_of_its_weights(tmp_path: Path) -> None:
+    torch.save(torchvision_state("googlenet_torchvision")[0], tmp_path / "a.pth")
+    data = DataConfig("folder", preprocessing="weights")
+    nothing = ArrayDataset([], ["a", "b"], [(0, 0, 0)] * 2)
+    found = preprocessing_of(data, NetworkConfig(pretrained=str(tmp_path / "a.pth")), nothing)
+    assert found == Preprocessing((0.5,) * 3, (0.5,) * 3)
+    with pytest.raises(ConfigError, match=r"data\.preprocessing: weights is that of the file model\.pretrained"):
+        preprocessing_of(data, NetworkConfig(), nothing)

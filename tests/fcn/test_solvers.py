@@ -21,6 +21,7 @@ from fcn.data import Augmentation, ShuffledBatches, folder
 from fcn.errors import ConfigError, Interrupted
 from fcn.networks.models import ModelConfig, build_model
 from fcn.recipes.config import LossConfig, Recipe, load_recipe
+from fcn.recipes.presets import preset_options
 from fcn.training.losses import Loss, labeled_pixels
 from fcn.training.run import resume, train
 from fcn.training.task import SegmentationTask
@@ -79,6 +80,13 @@ def test_presets(recipe_file: Path) -> None:
     cvpr = load_recipe(recipe_file, ["--model.backbone=googlenet", "--optimizer.momentum=0.5"], "cvpr")
     assert (cvpr.stages.lr[0], cvpr.trainer.accumulate) == (5e-5, 20)
     assert cvpr.optimizer.momentum == 0.5  # what is given has the last word
+    tasks = ["--data.kind=siftflow_tasks", "--stages.stride=[32,16,8]", "--stages.epochs=[1,1,1]"]
+    staged = load_recipe(recipe_file, [*tasks, "--stages.lr=[1,1,1]"], "heavy")  # the lr of the command line is last
+    assert staged.stages.lr == [1, 1, 1]
+    assert preset_options("heavy", "vgg16", 3, several_tasks=True)[-1] == "--stages.lr=[1e-10,1e-12,1e-12]"
+    assert preset_options("heavy", "vgg16", 3)[-1] == "--stages.lr=[1e-10,1e-12,1e-14]"
+    assert load_recipe(recipe_file, ["--model.backbone=alexnet"], "heavy").optimizer.biases == "plain"
+    assert load_recipe(recipe_file, ["--model.backbone=alexnet"], "cvpr").optimizer.biases == "doubled"
     with pytest.raises(ValueError, match="preset must be one of cvpr, heavy, normalised"):
         load_recipe(recipe_file, preset="light")
 
@@ -224,5 +232,5 @@ def test_jitter_shifts_image_and_labels_together() -> None:
     assert min(shifts) == (1, 3)
     assert max(shifts) == (5, 7)
     assert len(shifts) > 15
-    with pytest.raises(ValueError, match=r"augment\.jitter must be 0 or more"):
+    with pytest.raises(ValueError, match=r"augment\.jitter must be 0 to 8192 pixels"):
         Augmentation(jitter=-1)

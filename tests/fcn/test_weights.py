@@ -119,7 +119,7 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_truncated_file(saved: Path, keep: float) -> None:
     data = saved.read_bytes()
     saved.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
-    with pytest.raises(ValueError, match=r"model\.safetensors: not a whole safetensors file"):
+    with pytest.raises(ValueError, match=r"model\.safetensors: (not a whole safetensors file|an empty file)"):
         load_weights(saved)
 
 
@@ -265,7 +265,7 @@ def test_foreign_pth_files_are_refused_and_never_run(tmp_path: Path) -> None:
     samples += [whole[: len(whole) * part // 10] for part in range(1, 10)]
     for sample in samples:
         path.write_bytes(sample)
-        with pytest.raises(ValueError, match=r"bad\.pth: not a PyTorch file"):
+        with pytest.raises(ValueError, match=r"bad\.pth: (not a PyTorch file|an empty file)"):
             load_pretrained_backbone(random_model(), path)
     assert not marker.exists()
     torch.save([1, 2], path)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fcn_kernels import cross_entropy
 from fcn_kernels.backend import implementation
+from fcn_kernels.loss import LossCall
 from tests.kernels.conftest import emulated
 from tests.strategies import (
     LAYOUTS,
@@ -167,7 +168,7 @@ def test_writes_every_element_and_no_other(backend: str, data: st.DataObject) ->
     grad, buffer = fenced(tuple(x.shape), x.dtype, data.draw(st.sampled_from(("contiguous", "channels_last"))))
     pixels, pixel_buffer = fenced(tuple(target.shape), torch.float32)
     kernels = implementation("cross_entropy", backend)
-    kernels.cross_entropy(x, target, None, None, 255, "none", 0.0, pixels, grad)
+    kernels.cross_entropy(LossCall(x, target, None, None, 255, "none", 0.0, backend), pixels, grad)
     assert_fences_hold(buffer)
     assert_fences_hold(pixel_buffer)
     assert bool(grad.isfinite().all())
@@ -214,10 +215,10 @@ def test_opcheck(backend: str) -> None:
     target, weights = torch.randint(0, 3, (2, 4, 5)), (torch.rand(3), torch.rand(2, 4, 5))
     for layout in (torch.contiguous_format, torch.channels_last):
         x = torch.randn(2, 3, 4, 5).contiguous(memory_format=layout)
-        for reduction in range(3):
-            for with_grad in (False, True) if backend == "cpu" and reduction == 2 else (reduction == 1,):
-                args = (x, target, *weights, 255, reduction, 0.1, with_grad, backend)
-                torch.library.opcheck(torch.ops.fcn_kernels.cross_entropy.default, args)
+        for reduction in ("none", "sum", "mean"):
+            call = LossCall(x, target, *weights, 255, reduction, 0.1, backend)
+            for with_grad in (False, True) if backend == "cpu" and reduction == "mean" else (reduction == "sum",):
+                torch.library.opcheck(torch.ops.fcn_kernels.cross_entropy.default, (with_grad, *call))
 
 
 def test_double_backward_is_refused(backend: str) -> None:

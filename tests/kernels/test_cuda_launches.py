@@ -64,7 +64,7 @@ def test_dilated_conv2d(
 
     def run() -> tuple[Tensor, ...]:
         out, grad_x, grad_weight = (torch.full_like(t, torch.nan) for t in (grad, x, weight))
-        kernels.dilated_conv2d(x, weight, bias, *options.values(), True, out)
+        kernels.dilated_conv2d(x, weight, bias, True, *options.values(), out)
         kernels.dilated_conv2d_backward_x(grad, weight, *options.values(), grad_x)
         kernels.dilated_conv2d_backward_weight(grad, x, *options.values(), grad_weight)
         return out, grad_x, grad_weight

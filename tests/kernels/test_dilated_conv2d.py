@@ -182,7 +182,7 @@ def test_kernels_write_every_element_and_no_other(backend: str) -> None:
             for shape in ((2, 5, 7, 9), (6, 5, 3, 2), (2, 6, 5, 10))
         )
         outputs, buffers = zip(*(fenced(t.shape, dtype, "channels_last") for t in (grad, x, weight)), strict=True)
-        kernels.dilated_conv2d(x, weight, None, *options, False, outputs[0])
+        kernels.dilated_conv2d(x, weight, None, False, *options, outputs[0])
         kernels.dilated_conv2d_backward_x(grad, weight, *options, outputs[1])
         kernels.dilated_conv2d_backward_weight(grad, x, *options, outputs[2])
         for output, buffer in zip(outputs, buffers, strict=True):
@@ -200,7 +200,7 @@ def test_opcheck(backend: str, batch: int) -> None:
         )
         options = ([2, 2], [2, 2], backend)
         bias = torch.randn(4) if batch else None
-        torch.library.opcheck(ops.dilated_conv2d.default, (x, weight, bias, *options[:2], True, backend))
+        torch.library.opcheck(ops.dilated_conv2d.default, (x, weight, bias, True, *options))
         torch.library.opcheck(ops.dilated_conv2d_backward_x.default, (grad, weight, [6, 7], *options))
         torch.library.opcheck(ops.dilated_conv2d_backward_weight.default, (grad, x, [3, 3], *options))
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from fcn_kernels import (
     BilinearGrid,
+    bilinear_kernel,
     check_target,
     conv_transpose_add,
+    cross_entropy,
     dilated_conv2d,
+    rarefy,
     upsample_add,
     upsample_argmax,
     upsample_cross_entropy,
@@ -51,7 +57,7 @@ def deconv(
         (lambda: deconv(W, X[:1]), ValueError, "conv_transpose_add: skip must be [N, C, H, W] with N, C = (2, 3), got (1, 3"),
         (lambda: deconv(W, X, size=(8, 8)), ValueError, "conv_transpose_add: size is (8, 8) and skip has (4, 5)"),
         (lambda: deconv(W, stride=0), ValueError, "conv_transpose_add: stride must be at least 1, got 0"),
-        (lambda: deconv(W, crop=-1), ValueError, "conv_transpose_add: crop must not be negative, got -1"),
+        (lambda: deconv(W, crop=-1), ValueError, "conv_transpose_add: crop must be at least 0, got -1"),
         (
             lambda: deconv(W, crop=3, size=(8, 9)),
             ValueError,
@@ -82,6 +88,38 @@ def deconv(
         (lambda: upsample_cross_entropy(X, TARGET, reduction="avg"), ValueError, "one of none, sum, mean, got 'avg'"),
         (lambda: upsample_cross_entropy(X, TARGET, label_smoothing=2), ValueError, "label_smoothing must lie in [0, 1], got 2"),
         (lambda: upsample_cross_entropy(X, TARGET, backend="gpu"), ValueError, "backend 'gpu' cannot run: there is no such"),
+        (lambda: upsample_argmax(X, size=32), TypeError, "upsample_argmax: size must be (height, width), got 32"),
+        (lambda: upsample_add(X, size=(8.0, 8.0)), TypeError, "upsample_add: size must be (height, width), got (8.0, 8.0)"),
+        (lambda: upsample_add(X, X, size=4), TypeError, "upsample_add: size must be (height, width), got 4"),
+        (lambda: deconv(W, size=8), TypeError, "conv_transpose_add: size must be (height, width), got 8"),
+        (lambda: deconv(W, stride=2.0), TypeError, "conv_transpose_add: stride must be a whole number, got 2.0"),
+        (lambda: deconv(W, crop=None), TypeError, "conv_transpose_add: crop must be a whole number, got None"),
+        (lambda: dilated_conv2d(X, X, dilation="a"), TypeError, "dilation must be a whole number or two, got 'a'"),
+        (lambda: dilated_conv2d(X, X, padding=None), TypeError, "padding must be a whole number or two, got None"),
+        (lambda: dilated_conv2d(X, X, [1.0, 2.0]), TypeError, "dilated_conv2d: bias must be a Tensor, got list"),
+        (lambda: upsample_argmax(X.tolist(), size=(8, 8)), TypeError, "upsample_argmax: x must be a Tensor, got list"),
+        (lambda: upsample_cross_entropy(X, TARGET.tolist()), TypeError, "target must be a Tensor, got list"),
+        (lambda: upsample_cross_entropy(X, TARGET, [1.0, 1.0, 1.0]), TypeError, "weight must be a Tensor, got list"),
+        (lambda: upsample_cross_entropy(X, TARGET, ignore_index=None), TypeError, "ignore_index must be a whole number, got None"),
+        (lambda: upsample_cross_entropy(X, TARGET, label_smoothing="1"), TypeError, "label_smoothing must be a number, got '1'"),
+        (lambda: cross_entropy(X, TARGET[:, :4, :5], torch.ones(3).requires_grad_()), ValueError, "cross_entropy: weight requires a gradient, and has none here; give weight.detach()"),
+        (lambda: upsample_cross_entropy(X, TARGET, pixel_weight=torch.ones(2, 8, 10).requires_grad_()), ValueError, "pixel_weight requires a gradient"),
+        (lambda: upsample_cross_entropy(X, TARGET, pixel_weight=torch.ones(2, 8, 10).requires_grad_(), backend="reference"), ValueError, "pixel_weight requires a gradient"),
+        (lambda: upsample_add(X, grid=BilinearGrid.interpolate((5, 4), (8, 10))), ValueError, "upsample_add: grid was made for scores of (5, 4) pixels, and these have (4, 5)"),
+        (lambda: upsample_argmax(X, grid=BilinearGrid.interpolate((5, 4), (8, 10))), ValueError, "upsample_argmax: grid was made for scores of (5, 4)"),
+        (lambda: upsample_cross_entropy(X, TARGET, grid=BilinearGrid.interpolate((5, 4), (8, 10), True)), ValueError, "grid was made for scores of (5, 4)"),
+        (lambda: upsample_argmax(X, size=(8, 8), dtype=torch.int32), TypeError, "dtype must be torch.uint8 or torch.int64, got torch.int32"),
+        (lambda: upsample_argmax(torch.zeros(1, 257, 2, 2), size=(2, 2), dtype=torch.uint8), ValueError, "dtype torch.uint8 holds labels of 256 classes, and there are 257"),
+        (lambda: BilinearGrid.transposed(2, 0, 32), TypeError, "BilinearGrid: size must be two whole numbers, (rows, columns), got 32"),
+        (lambda: BilinearGrid.transposed(2.0, 0, (4, 4)), TypeError, "BilinearGrid.transposed: stride must be a whole number, got 2.0"),
+        (lambda: BilinearGrid.interpolate(4, 8), TypeError, "BilinearGrid.interpolate: input_size must be two whole numbers, (rows, columns), got 4"),
+        (lambda: BilinearGrid((8, 8), (1, 2**60), (0, 0), (1, 1)), ValueError, "must stay below 2^62, got step 1152921504606846976"),
+        (lambda: BilinearGrid((8, 8), (1, 1), (0, -(2**62)), (1, 1)), ValueError, "must stay below 2^62"),
+        (lambda: BilinearGrid((8, 8), (1, 1), (0, 0), (1, 3**40)), ValueError, "denominator 12157665459056928801"),
+        (lambda: upsample_add(X, grid=BilinearGrid((8, 8), (1, 1), (0, 0), (2**61, 1))), ValueError, "grid's denominator 2305843009213693952 times 4 pixels must stay below 2^62"),
+        (lambda: bilinear_kernel(3.0), TypeError, "bilinear_kernel: kernel_size must be a whole number, got 3.0"),
+        (lambda: rarefy([[1.0]], 2), TypeError, "rarefy: weight must be a Tensor, got list"),
+        (lambda: check_target([1], 3), TypeError, "check_target: target must be a Tensor, got list"),
         (lambda: check_target(TARGET + 3, 3), ValueError, "target[0, 0, 0] is 3; labels must lie in [0, 3)"),
     ],
 )  # fmt: skip
@@ -141,3 +179,20 @@ def test_use_backend_holds_inside_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_reference_turns_an_unknown_label_into_nan() -> None:
     for label in (3, -7):
         assert upsample_cross_entropy(X, TARGET + label, backend="reference").isnan()
+
+
+def test_weights_that_require_a_gradient_are_taken_where_none_is_recorded() -> None:
+    with torch.no_grad():
+        upsample_cross_entropy(X, TARGET, torch.ones(3).requires_grad_())
+
+
+@pytest.mark.skipif(CPU_EXTENSION is None, reason="the CPU kernels are not built")
+def test_an_unknown_instruction_set_is_refused() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", "import fcn_kernels"],
+        env={**os.environ, "FCN_KERNELS_ISA": "avx3"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode != 0
+    assert result.stderr.splitlines()[-1] == (
+        "ValueError: FCN_KERNELS_ISA: no instruction set 'avx3' in this build; want baseline, avx2 or avx512"
+    )

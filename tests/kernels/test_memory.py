@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fcn_kernels import BilinearGrid, launch
 from fcn_kernels.backend import implementation
+from fcn_kernels.loss import LossCall
 from tests.kernels.conftest import RUNNABLE, WORKSPACE_OF_LOSS, emulated
 
 
@@ -45,5 +46,6 @@ def test_workspace_of_the_loss(backend: str, height: int, width: int, stride: in
     grid = BilinearGrid.interpolate((height, width), size).as_ints()
     loss, grad, scale = x.new_empty(()), torch.empty_like(x), x.new_empty(())
     with launch.record(), Allocated() as made:
-        kernels.upsample_cross_entropy(x, target, None, None, grid, 255, "mean", 0.0, loss, grad, scale)
+        call = LossCall(x, target, None, None, 255, "mean", 0.0, backend)
+        kernels.upsample_cross_entropy(call, grid, loss, grad, scale)
     assert 0 < made.bytes <= WORKSPACE_OF_LOSS * x.nbytes

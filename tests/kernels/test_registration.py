@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +20,7 @@ from fcn_kernels import (
     upsample_argmax,
     upsample_cross_entropy,
 )
+from fcn_kernels.loss import LossCall
 from fcn_kernels.nn import ConvTransposeAdd, DilatedConv2d
 
 GRID = BilinearGrid.transposed(4, 3, (21, 27))
@@ -37,17 +41,19 @@ def test_opcheck(backend: str, make: Callable[..., Tensor]) -> None:
     torch.library.opcheck(ops.upsample_add_backward.default, (skip, [6, 7], grid, "channels_last", backend))
     weight = torch.randn(3, 1, 8, 8)
     for added in (skip, None):
-        torch.library.opcheck(ops.conv_transpose_add.default, (x, weight, added, 4, 3, [21, 27], backend))
+        torch.library.opcheck(ops.conv_transpose_add.default, (x, weight, added, [21, 27], 4, 3, backend))
     for layout in ("contiguous", "channels_last"):
         args = (skip, weight, [6, 7], layout, 4, 3, backend)
         torch.library.opcheck(ops.conv_transpose_add_backward_x.default, args)
     torch.library.opcheck(ops.conv_transpose_add_backward_weight.default, (skip, x, 8, 4, 3, backend))
     for confidence in (False, True):
-        torch.library.opcheck(ops.upsample_argmax.default, (x, grid, confidence, backend))
+        for dtype in (torch.uint8, torch.int64):
+            torch.library.opcheck(ops.upsample_argmax.default, (x, grid, confidence, dtype, backend))
     for with_grad in (False, True):
-        args = (x, target, torch.rand(3), torch.rand(2, 21, 27), grid, 255, 2, 0.1, with_grad, backend)
-        torch.library.opcheck(ops.upsample_cross_entropy.default, args)
-    torch.library.opcheck(ops.upsample_cross_entropy_pixels.default, (x, target, None, None, grid, 255, 0.0, backend))
+        call = LossCall(x, target, torch.rand(3), torch.rand(2, 21, 27), 255, "mean", 0.1, backend)
+        torch.library.opcheck(ops.upsample_cross_entropy.default, (grid, with_grad, *call))
+    call = LossCall(x, target, None, None, 255, "none", 0.0, backend)
+    torch.library.opcheck(ops.upsample_cross_entropy_pixels.default, (grid, *call))
 
 
 def head(x: Tensor, skip: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,33 +136,120 @@ def test_autocast_keeps_half_scores_and_a_float_loss(which: str) -> None:
     assert conv.weight.grad is not None
 
 
-def test_double_backward_is_refused(backend: str) -> None:
-    x = torch.randn(1, 3, 4, 4, requires_grad=True)
-    for out in (
-        upsample_cross_entropy(x, torch.zeros(1, 32, 32, dtype=torch.int64), backend=backend),
-        (upsample_add(x, size=(8, 8), backend=backend) ** 2).sum(),
-        conv_transpose_add(x, torch.randn(3, 1, 4, 4, requires_grad=True), stride=2, backend=backend).sum(),
-    ):
-        (grad,) = torch.autograd.grad(out, x, create_graph=True)
-        with pytest.raises(RuntimeError, match=r"once_differentiable|has no second derivative"):
-            grad.sum().backward()
-
-
-def test_other_derivatives_are_refused(backend: str) -> None:
-    """Never silently zero: forward mode and torch.func, though no input is marked as requiring a gradient."""
-    x, target = torch.randn(1, 3, 4, 4), torch.zeros(1, 8, 8, dtype=torch.int64)
-    calls: tuple[Callable[[Tensor], Tensor], ...] = (
-        lambda x: upsample_add(x, size=(8, 8), backend=backend).sum(),
-        lambda x: conv_transpose_add(x, torch.ones(3, 1, 4, 4), stride=2, backend=backend).sum(),
+def derivable(backend: str) -> list[Callable[[Tensor], Tensor]]:
+    """Calls of every operator with a gradient, of ``[1, 3, 4, 4]``."""
+    target, few = torch.randint(0, 3, (1, 8, 8)), torch.randint(0, 3, (1, 4, 4))
+    weight, filters = torch.randn(3, 1, 4, 4), torch.randn(2, 3, 1, 1)
+    calls: list[Callable[[Tensor], Tensor]] = [
+        lambda x: upsample_add(x, size=(8, 8), backend=backend),
+        lambda x: conv_transpose_add(x, weight, stride=2, backend=backend),
         lambda x: upsample_cross_entropy(x, target, backend=backend),
-        lambda x: fcn_kernels.cross_entropy(x, target[:, :4, :4], backend=backend),
-        lambda x: fcn_kernels.dilated_conv2d(x, torch.ones(2, 3, 1, 1), backend=backend).sum(),
-    )
-    for call in calls if backend != "cpu" else calls[:-1]:  # there dilated_conv2d is PyTorch's own
-        with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError):
-            call(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)))
-        with pytest.raises(RuntimeError):
-            torch.func.grad(call)(x)
+        lambda x: upsample_cross_entropy(x, target, reduction="none", backend=backend),
+        lambda x: cross_entropy(x, few, backend=backend),
+        lambda x: cross_entropy(x, few, reduction="none", backend=backend),
+        lambda x: fcn_kernels.dilated_conv2d(x, filters, backend=backend),
+    ]
+    return calls
+
+
+@pytest.mark.parametrize("allow_unused", [False, True])
+def test_double_backward_is_refused(backend: str, allow_unused: bool) -> None:
+    for call in derivable(backend)[: None if backend != "cpu" else -1]:  # there dilated_conv2d is PyTorch's own
+        x = torch.randn(1, 3, 4, 4, requires_grad=True)
+        (grad,) = torch.autograd.grad(call(x).square().sum(), x, create_graph=True)
+        with pytest.raises(
+            RuntimeError, match="has no second derivative; where one is needed, use backend='reference'"
+        ):
+            torch.autograd.grad(grad.sum(), x, allow_unused=allow_unused)
+
+
+def test_second_derivatives_through_a_lazy_tensor() -> None:
+    class Square(torch.autograd.Function):  # which fuse cannot answer
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            (x,) = ctx.saved_tensors
+            return 2 * grad * x
+
+    x = torch.randn(1, 2, 3, 4, requires_grad=True)
+    seconds = []
+    for context in (contextlib.nullcontext(), fcn_kernels.fuse()):
+        with context:
+            out = Square.apply(torch.nn.functional.interpolate(x, (6, 8), mode="bilinear")).sum()
+        (grad,) = torch.autograd.grad(out, x, create_graph=True)
+        seconds.append(torch.autograd.grad(grad.square().sum(), x, allow_unused=True)[0])
+    torch.testing.assert_close(*seconds)
+
+
+def test_other_derivatives_are_those_of_the_reference(backend: str) -> None:
+    """Forward mode and torch.func, though no input is marked as requiring a gradient: never silently zero."""
+    x, direction = torch.randn(1, 3, 4, 4), torch.randn(1, 3, 4, 4)
+    for chosen in derivable(backend):
+        with torch.autograd.forward_ad.dual_level(), pytest.raises(ValueError, match="use backend='reference'"):
+            chosen(torch.autograd.forward_ad.make_dual(x, direction))
+        with pytest.raises(ValueError, match=r"torch\.func transforms plain PyTorch only; use backend='reference'"):
+            torch.func.grad(lambda x, call=chosen: call(x).sum())(x)
+    leaf = x.clone().requires_grad_()
+    for call in derivable("auto"):
+        (want,) = torch.autograd.grad(call(leaf).sum(), leaf)
+        torch.testing.assert_close(torch.func.grad(lambda x, call=call: call(x).sum())(x), want)
+        _, along = torch.func.jvp(lambda x, call=call: call(x).sum(), (x,), (direction,))
+        torch.testing.assert_close(along, (want * direction).sum())
+        several = torch.randn(3, 1, 3, 4, 4)
+        torch.testing.assert_close(torch.func.vmap(call)(several), torch.stack([call(x) for x in several]))
+
+
+def label_map(x: Tensor) -> Tensor:
+    labels = upsample_argmax(x, size=(2 * x.shape[2], 2 * x.shape[3]))
+    assert isinstance(labels, Tensor)
+    return labels
+
+
+@pytest.mark.filterwarnings("ignore")  # tracing warns of every size that is looked at
+def test_traces_for_any_size(backend: str) -> None:
+    traced = torch.jit.trace(label_map, torch.randn(1, 3, 4, 5))
+    x = torch.randn(2, 3, 7, 6)
+    assert torch.equal(traced(x), label_map(x))
+    for call in derivable("auto"):
+        x = torch.randn(1, 3, 4, 4)
+        torch.testing.assert_close(torch.jit.trace(call, x)(2 * x), call(2 * x))
+    with pytest.raises(ValueError, match="record plain PyTorch only; use backend='reference'"):
+        torch.jit.trace(derivable(backend)[0], torch.randn(1, 3, 4, 4))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_old_onnx_exporter_takes_the_reference() -> None:
+    evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator
+
+    class Module(torch.nn.Module):
+        def __init__(self, call: Callable[[Tensor], Tensor]) -> None:
+            super().__init__()
+            self.call = call
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.call(x)
+
+    x = torch.randn(1, 3, 4, 4)
+    for call in (label_map, *derivable("auto")):
+        file = io.BytesIO()
+        torch.onnx.export(Module(call), (x,), file, input_names=["x"], dynamo=False, opset_version=17)
+        (got,) = evaluator(file.getvalue()).run(None, {"x": (2 * x).numpy()})
+        torch.testing.assert_close(torch.from_numpy(got), call(2 * x))
+
+
+@pytest.mark.parametrize("device", ["meta"])
+def test_devices_without_kernels_get_the_reference(device: str) -> None:
+    x = torch.randn(1, 3, 4, 4, device=device)
+    with torch.device(device):
+        for call in derivable("auto"):
+            assert call(x).device.type == device
+    assert label_map(x).shape == (1, 8, 8)
+    with pytest.raises(ValueError, match="backend 'cpu' cannot run: it runs on cpu tensors, and these are on meta"):
+        upsample_argmax(x, size=(8, 8), backend="cpu")
 
 
 @pytest.mark.parametrize("loss", [cross_entropy, upsample_cross_entropy])
@@ -170,6 +263,17 @@ def test_backward_again_and_of_a_scaled_loss(backend: str, loss: Callable[..., T
         torch.testing.assert_close(x.grad, times * right)
     (scaled,) = torch.autograd.grad(-2.5 * loss(x, target, backend=backend), x)
     torch.testing.assert_close(scaled, -2.5 * right)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, upsample_cross_entropy])
+def test_a_gradient_may_be_changed_past_autograd(backend: str, loss: Callable[..., Tensor]) -> None:
+    x, target = torch.randn(2, 3, 5, 6, requires_grad=True), torch.randint(0, 3, (2, 5, 6))
+    once = loss(x, target, backend=backend)
+    (right,) = torch.autograd.grad(loss(x, target, backend="reference"), x)
+    for factor in (1.0, 1.0, 2.0, 1.0):
+        (grad,) = torch.autograd.grad(factor * once, x, retain_graph=True)
+        torch.testing.assert_close(grad, factor * right)
+        grad.data.fill_(77)
 
 
 def test_no_input_is_written_to(backend: str) -> None:

@@ -60,6 +60,18 @@ def test_more_than_256_classes_are_int64(backend: str) -> None:
     assert (labels != want).float().mean() < 1e-3
 
 
+def test_labels_of_either_dtype(backend: str) -> None:
+    x = torch.randn(2, 5, 6, 7)
+    for confidence in (False, True):
+        results = [
+            upsample_argmax(x, size=(33, 40), confidence=confidence, dtype=dtype, backend=backend)
+            for dtype in (None, torch.uint8, torch.int64)
+        ]
+        labels = [result[0] if isinstance(result, tuple) else result for result in results]
+        assert [found.dtype for found in labels] == [torch.uint8, torch.uint8, torch.int64]
+        assert all(torch.equal(found.long(), labels[2]) for found in labels)
+
+
 def test_nan_wins_as_in_torch(backend: str) -> None:
     x = torch.randn(1, 4, 6, 6)
     x[0, 2, 3, 3] = torch.nan

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fcn_kernels import CoordMap
 
+from ..convolution import Convolution
 from ..geometry import Layer, coord_map, paths
 from .traced import Traced
 
@@ -60,15 +61,17 @@ class Net(nn.Module):
             channels[layer.name] = layer.channels
 
     def _add_parameters(self, layer: Layer, in_channels: int) -> None:
+        if layer.kind == "conv_transpose":
+            raise ValueError(f"{layer.name}: a trunk has no conv_transpose layers")
         if layer.kind not in ("conv", "linear"):
             if layer.channels != in_channels:
                 raise ValueError(f"{layer.name}: it has {layer.channels} channels, its input {in_channels}")
             return
         normalized = "batch_norm" in layer.then
-        module: nn.Conv2d | nn.Linear
+        module: Convolution | nn.Linear
         if layer.kind == "conv":
             shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups)
-            module = nn.Conv2d(in_channels, layer.channels, *shape, bias=not normalized)
+            module = Convolution(in_channels, layer.channels, *shape, bias=not normalized)
         else:
             module = nn.Linear(in_channels * layer.kernel_size**2, layer.channels, bias=not normalized)
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -107,11 +110,13 @@ class Net(nn.Module):
         return {tap: maps[tap] for tap in self.taps}
 
     def _run(self, layer: Layer, inputs: list[Tensor]) -> Tensor:
-        x = inputs[0]
+        x, then = inputs[0], layer.then
         if layer.kind == "conv":
             if layer.end_padding:
                 x = F.pad(x, (0, layer.end_padding, 0, layer.end_padding))
-            x = getattr(self, layer.name)(x)
+            relu = then[:1] == ("relu",)
+            x = getattr(self, layer.name)(x, relu=relu)
+            then = then[1:] if relu else then
         elif layer.kind == "linear":
             if x.dim() == 4 and x.shape[2:] != (layer.kernel_size, layer.kernel_size):
                 raise ValueError(
@@ -130,7 +135,7 @@ class Net(nn.Module):
                 x = x + other
         else:
             x = torch.cat(inputs, 1)
-        for operation in layer.then:
+        for operation in then:
             if operation == "batch_norm":
                 x = getattr(self, f"{layer.name}_norm")(x)
             elif operation == "relu":

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...autograd import first_order_only, recorded
 from ...backend import choose, define_op, implementation
-from ...checks import check_same, check_scores, check_skip
+from ...checks import check_number, check_same, check_scores, check_size, check_skip
 from ...layout import empty_map, layout_of
 from .reference import conv_transpose_add as conv_transpose_add_reference
 
@@ -60,19 +60,18 @@ def conv_transpose_add(
     if backend == "reference":
         return conv_transpose_add_reference(x, weight, skip, stride, crop, size)
     run = _ConvTransposeAdd.apply if recorded(x, weight, skip) else _forward
-    result: Tensor = run(x, weight, skip, stride, crop, list(size), backend)
+    result: Tensor = run(x, weight, skip, list(size), stride, crop, backend)
     return result
 
 
 def _output_size(x: Tensor, k: int, stride: int, crop: int, size: tuple[int, int] | None) -> tuple[int, int]:
-    if stride < 1:
-        raise ValueError(f"conv_transpose_add: stride must be at least 1, got {stride}")
-    if crop < 0:
-        raise ValueError(f"conv_transpose_add: crop must not be negative, got {crop}")
+    check_number("conv_transpose_add", "stride", stride, 1)
+    check_number("conv_transpose_add", "crop", crop, 0)
     full = (stride * (x.shape[2] - 1) + k, stride * (x.shape[3] - 1) + k)
     if size is None:
         size = (full[0] - crop, full[1] - crop)
-    if len(size) != 2 or size[0] < 1 or size[1] < 1 or crop + size[0] > full[0] or crop + size[1] > full[1]:
+    size = check_size("conv_transpose_add", "size", size)
+    if size[0] < 1 or size[1] < 1 or crop + size[0] > full[0] or crop + size[1] > full[1]:
         raise ValueError(
             f"conv_transpose_add: size must be (height, width) of at least 1 within the {full} pixels that x feeds, "
             f"less the crop of {crop}; got {tuple(size)}"
@@ -82,12 +81,10 @@ def _output_size(x: Tensor, k: int, stride: int, crop: int, size: tuple[int, int
 
 class _ConvTransposeAdd(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, skip: Tensor | None, stride: int, crop: int, size: list[int], backend: str
-    ) -> Tensor:
-        ctx.options = (stride, crop, backend)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, skip: Tensor | None, size: list[int], *options: Any) -> Tensor:
+        ctx.options = options
         ctx.save_for_backward(x, weight)
-        return _forward(x, weight, skip, stride, crop, size, backend)  # type: ignore[no-any-return]
+        return _forward(x, weight, skip, size, *options)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -100,62 +97,62 @@ class _ConvTransposeAdd(torch.autograd.Function):
             grad_weight = _backward_weight(grad, x, weight.shape[2], *ctx.options)
             grad_weight = first_order_only("conv_transpose_add", grad_weight, grad, x)
         # The sum passes the incoming gradient on as it is.
-        return grad_x, grad_weight, grad if ctx.needs_input_grad[2] else None, *(None,) * 4
+        grad_skip = grad if ctx.needs_input_grad[2] else None
+        return grad_x, grad_weight, grad_skip, None, *(None for _ in ctx.options)
 
 
-def _run(
-    x: Tensor, weight: Tensor, skip: Tensor | None, stride: int, crop: int, size: list[int], backend: str
-) -> Tensor:
-    out = _fake(x, weight, skip, stride, crop, size, backend)
-    implementation("conv_transpose_add", backend).conv_transpose_add(x, weight, skip, stride, crop, out)
+# ``options`` are what the op's schema ends in: the numbers that kernels take, and the backend.
+
+
+def _run(x: Tensor, weight: Tensor, skip: Tensor | None, size: list[int], *options: Any) -> Tensor:
+    out = _fake(x, weight, skip, size)
+    *numbers, backend = options
+    implementation("conv_transpose_add", backend).conv_transpose_add(x, weight, skip, *numbers, out)
     return out
 
 
-def _fake(
-    x: Tensor, weight: Tensor, skip: Tensor | None, stride: int, crop: int, size: list[int], backend: str
-) -> Tensor:
+def _fake(x: Tensor, weight: Tensor, skip: Tensor | None, size: list[int], *options: Any) -> Tensor:
     return empty_map(x, (x.shape[0], x.shape[1], size[0], size[1]), layout_of(x if skip is None else skip))
 
 
-def _run_backward_x(
-    grad: Tensor, weight: Tensor, size: list[int], layout: str, stride: int, crop: int, backend: str
-) -> Tensor:
-    grad_x = _fake_backward_x(grad, weight, size, layout, stride, crop, backend)
-    implementation("conv_transpose_add", backend).conv_transpose_add_backward_x(grad, weight, stride, crop, grad_x)
+def _run_backward_x(grad: Tensor, weight: Tensor, size: list[int], layout: str, *options: Any) -> Tensor:
+    grad_x = _fake_backward_x(grad, weight, size, layout)
+    *numbers, backend = options
+    implementation("conv_transpose_add", backend).conv_transpose_add_backward_x(grad, weight, *numbers, grad_x)
     return grad_x
 
 
-def _fake_backward_x(
-    grad: Tensor, weight: Tensor, size: list[int], layout: str, stride: int, crop: int, backend: str
-) -> Tensor:
+def _fake_backward_x(grad: Tensor, weight: Tensor, size: list[int], layout: str, *options: Any) -> Tensor:
     return empty_map(grad, (grad.shape[0], grad.shape[1], size[0], size[1]), layout)
 
 
-def _run_backward_weight(grad: Tensor, x: Tensor, kernel_size: int, stride: int, crop: int, backend: str) -> Tensor:
-    grad_weight = _fake_backward_weight(grad, x, kernel_size, stride, crop, backend)
-    implementation("conv_transpose_add", backend).conv_transpose_add_backward_weight(grad, x, stride, crop, grad_weight)
+def _run_backward_weight(grad: Tensor, x: Tensor, kernel_size: int, *options: Any) -> Tensor:
+    grad_weight = _fake_backward_weight(grad, x, kernel_size)
+    *numbers, backend = options
+    implementation("conv_transpose_add", backend).conv_transpose_add_backward_weight(grad, x, *numbers, grad_weight)
     return grad_weight
 
 
-def _fake_backward_weight(grad: Tensor, x: Tensor, kernel_size: int, stride: int, crop: int, backend: str) -> Tensor:
+def _fake_backward_weight(grad: Tensor, x: Tensor, kernel_size: int, *options: Any) -> Tensor:
     return grad.new_empty((grad.shape[1], 1, kernel_size, kernel_size))
 
 
+_OPTIONS = "SymInt stride, SymInt crop, str backend"
 _forward = define_op(
     "conv_transpose_add",
-    "(Tensor x, Tensor weight, Tensor? skip, SymInt stride, SymInt crop, SymInt[] size, str backend) -> Tensor",
+    f"(Tensor x, Tensor weight, Tensor? skip, SymInt[] size, {_OPTIONS}) -> Tensor",
     _run,
     _fake,
 )
 _backward_x = define_op(
     "conv_transpose_add_backward_x",
-    "(Tensor grad, Tensor weight, SymInt[] size, str layout, SymInt stride, SymInt crop, str backend) -> Tensor",
+    f"(Tensor grad, Tensor weight, SymInt[] size, str layout, {_OPTIONS}) -> Tensor",
     _run_backward_x,
     _fake_backward_x,
 )
 _backward_weight = define_op(
     "conv_transpose_add_backward_weight",
-    "(Tensor grad, Tensor x, SymInt kernel_size, SymInt stride, SymInt crop, str backend) -> Tensor",
+    f"(Tensor grad, Tensor x, SymInt kernel_size, {_OPTIONS}) -> Tensor",
     _run_backward_weight,
     _fake_backward_weight,
 )

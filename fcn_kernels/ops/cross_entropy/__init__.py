@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ...autograd import first_order_only, recorded
-from ...backend import choose, define_op, implementation
-from ...checks import REDUCTIONS, check_loss_arguments, check_scores
+from ...backend import choose, implementation
+from ...checks import check_scores
+from ...loss import NO_OTHER_GRADIENTS, LossCall, define_loss_op
 from .reference import cross_entropy as cross_entropy_reference
 
 
@@ -44,25 +45,27 @@ def cross_entropy(
     Returns the loss in float32 (float64 for float64 logits). Where no pixel counts, ``"mean"`` is 0 with zero gradient
     (``F.cross_entropy`` gives NaN). Differentiable once, in ``logits``. A label out of range raises ``ValueError``
     on a CPU and makes the loss NaN on a GPU or the reference (see ``check_target``). Class probabilities as targets are
-    not supported. Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong.
+    not supported. Weights have no gradient here, and are refused where they require one. A logit of -inf excludes its
+    class: its probability and gradient are 0, and the loss +inf where it is the label. NaN and +inf make the loss of
+    their pixel NaN. Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong.
     """
     check_scores("cross_entropy", "logits", logits)
-    check_loss_arguments("cross_entropy", logits, target, weight, pixel_weight, reduction, label_smoothing)
+    backend = choose("cross_entropy", backend, logits)
+    call = LossCall(logits, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, backend)
+    call.check("cross_entropy")
     if target.shape[1:] != logits.shape[2:]:
         raise ValueError(
             f"cross_entropy: target must be [N, H, W] with H, W = {tuple(logits.shape[2:])}, got {tuple(target.shape)}"
         )
-    backend = choose("cross_entropy", backend, logits)
     if backend == "reference":
-        return cross_entropy_reference(logits, target, weight, pixel_weight, ignore_index, reduction, label_smoothing)
-    maps, reduced = (logits, target, weight, pixel_weight), REDUCTIONS.index(reduction)
+        return cross_entropy_reference(call)
     loss: Tensor
     if recorded(logits):
         # CPU kernels make the gradient of a reduced loss in the forward pass, others when backward asks for it.
         function = _GradientInForward if backend == "cpu" and reduction != "none" else _GradientInBackward
-        loss = function.apply(*maps, ignore_index, reduced, label_smoothing, backend)
+        loss = function.apply(*call)
     else:
-        loss = _forward(*maps, ignore_index, reduced, label_smoothing, False, backend)[0]
+        loss = _forward(False, *call)[0]
     return loss
 
 
@@ -70,31 +73,24 @@ class _GradientInForward(torch.autograd.Function):
     """One pass over the logits in all, for the usual incoming gradient of 1 that a CPU can look at."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        logits: Tensor,
-        target: Tensor,
-        weight: Tensor | None,
-        pixel_weight: Tensor | None,
-        ignore_index: int,
-        reduction: int,
-        label_smoothing: float,
-        backend: str,
-    ) -> Tensor:
-        with_grad = ctx.needs_input_grad[0]
-        loss, *grad = _forward(
-            logits, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, with_grad, backend
-        )
-        ctx.save_for_backward(logits, *grad)
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        call = LossCall(*arguments)
+        loss, *grad = _forward(ctx.needs_input_grad[0], *call)
+        ctx.save_for_backward(*call.tensors, *grad)
+        ctx.options, ctx.handed_out = call.options, False
         return loss  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        logits, grad = ctx.saved_tensors
+        call, (grad,) = LossCall.restored(ctx)
         # A pass over the full-resolution gradient is worth a look at the incoming one.
         one = not torch.compiler.is_compiling() and grad_loss.item() == 1
+        if ctx.handed_out:  # to a caller who may have changed it
+            _, grad = _forward(True, *call)
+        if one:
+            ctx.handed_out = True
         grad_logits = grad if one else grad * grad_loss.to(grad.dtype)
-        return first_order_only("cross_entropy", grad_logits, logits, grad_loss), *(None,) * 7
+        return first_order_only("cross_entropy", grad_logits, call.scores, grad_loss), *NO_OTHER_GRADIENTS
 
 
 class _GradientInBackward(torch.autograd.Function):
@@ -105,94 +101,50 @@ class _GradientInBackward(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        logits: Tensor,
-        target: Tensor,
-        weight: Tensor | None,
-        pixel_weight: Tensor | None,
-        ignore_index: int,
-        reduction: int,
-        label_smoothing: float,
-        backend: str,
-    ) -> Tensor:
-        loss, *scale = _forward(
-            logits, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, False, backend
-        )
-        ctx.options = (ignore_index, REDUCTIONS.index("sum"), label_smoothing, True, backend)
-        ctx.save_for_backward(logits, target, weight, pixel_weight, *scale)
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        call = LossCall(*arguments)
+        loss, *scale = _forward(False, *call)
+        ctx.save_for_backward(*call.tensors, *scale)
+        ctx.options = call.options
         return loss  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        logits, target, weight, pixel_weight, *scale = ctx.saved_tensors
-        scaled = (grad_loss * scale[0] if scale else grad_loss).expand(target.shape)
+        call, scale = LossCall.restored(ctx)
+        grad_loss = grad_loss * scale[0] if scale else grad_loss
         # Alone on a GPU; on a CPU, which comes here for the losses of pixels, with their sum.
-        *_, grad = _forward(
-            logits, target, weight, scaled if pixel_weight is None else scaled * pixel_weight, *ctx.options
-        )
-        return first_order_only("cross_entropy", grad, logits, grad_loss), *(None,) * 7
+        *_, grad = _forward(True, *call.weighed_sum(grad_loss.expand(call.target.shape)))
+        return first_order_only("cross_entropy", grad, call.scores, grad_loss), *NO_OTHER_GRADIENTS
 
 
-def _outputs(reduction: str, with_grad: bool, backend: str) -> tuple[str, ...]:
+def _outputs(with_grad: bool, call: LossCall) -> tuple[str, ...]:
     """What a call makes, in this order: the loss (of each pixel for "none"); the gradient of the reduced loss; what
     makes the gradient of the sum that of the mean: 1 / sum of weights, or 0 if they are none."""
-    if backend == "cpu":
+    if call.backend == "cpu":
         return ("loss", "grad") if with_grad else ("loss",)
     if with_grad:
         return ("grad",)
-    return ("loss", "scale") if reduction == "mean" else ("loss",)
+    return ("loss", "scale") if call.reduction == "mean" else ("loss",)
 
 
-def _run(
-    logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    ignore_index: int,
-    reduction: int,
-    label_smoothing: float,
-    with_grad: bool,
-    backend: str,
-) -> list[Tensor]:
-    outputs = _fake(logits, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, with_grad, backend)
-    if target.numel() == 0:
+def _run(with_grad: bool, call: LossCall) -> list[Tensor]:
+    outputs = _fake(with_grad, call)
+    if call.target.numel() == 0:
         return [output.zero_() for output in outputs]
-    name = REDUCTIONS[reduction]
-    written = dict(zip(_outputs(name, with_grad, backend), outputs, strict=True))
-    implementation("cross_entropy", backend).cross_entropy(
-        logits, target, weight, pixel_weight, ignore_index, name, label_smoothing, **written
-    )
+    written = dict(zip(_outputs(with_grad, call), outputs, strict=True))
+    implementation("cross_entropy", call.backend).cross_entropy(call, **written)
     return outputs
 
 
-def _fake(
-    logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    ignore_index: int,
-    reduction: int,
-    label_smoothing: float,
-    with_grad: bool,
-    backend: str,
-) -> list[Tensor]:
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+def _fake(with_grad: bool, call: LossCall) -> list[Tensor]:
     outputs = []
-    for name in _outputs(REDUCTIONS[reduction], with_grad, backend):
+    for name in _outputs(with_grad, call):
         if name == "grad":
-            outputs.append(torch.empty_like(logits))
+            outputs.append(torch.empty_like(call.scores))
         else:
-            pixels = name == "loss" and REDUCTIONS[reduction] == "none"
-            shape = (logits.shape[0], logits.shape[2], logits.shape[3]) if pixels else ()
-            outputs.append(logits.new_empty(shape, dtype=dtype))
+            shape = call.target.shape if name == "loss" and call.reduction == "none" else ()
+            outputs.append(call.scores.new_empty(shape, dtype=call.sum_dtype))
     return outputs
 
 
-_forward = define_op(
-    "cross_entropy",
-    "(Tensor logits, Tensor target, Tensor? weight, Tensor? pixel_weight, int ignore_index, int reduction, "
-    "float label_smoothing, bool with_grad, str backend) -> Tensor[]",
-    _run,
-    _fake,
-)
+_forward = define_loss_op("cross_entropy", "bool with_grad", "Tensor[]", _run, _fake)

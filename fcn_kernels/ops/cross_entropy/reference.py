@@ -5,20 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...loss import LossCall
 
-def cross_entropy(
-    logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    ignore_index: int,
-    reduction: str,
-    label_smoothing: float,
-) -> Tensor:
+
+def cross_entropy(call: LossCall) -> Tensor:
     """Softmax cross-entropy over dim 1 with PyTorch's conventions, and a weight for each pixel."""
-    logits = logits.double() if logits.dtype == torch.float64 else logits.float()
+    _, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, _ = call
+    logits = call.scores.to(call.sum_dtype)
     classes = logits.shape[1]
-    log_p = logits.log_softmax(1)
     valid = target.long() != ignore_index
     known = (target.long() >= 0) & (target.long() < classes)
     label = torch.where(valid & known, target.long(), 0)
@@ -28,16 +22,22 @@ def cross_entropy(
         # A pixel that is ignored stays ignored whatever its weight is, NaN included.
         pixel = torch.where(valid, pixel_weight.to(logits.dtype), 0)
 
+    # Weight 0 times anything is 0, of a pixel and of a class, also of scores that are not finite.
+    log_p = torch.where((pixel != 0)[:, None], logits, 0).log_softmax(1)
     label_weight = class_weight[label]
-    loss = -(1 - label_smoothing) * label_weight * log_p.gather(1, label[:, None])[:, 0]
+    loss = -_times((1 - label_smoothing) * label_weight, log_p.gather(1, label[:, None])[:, 0])
     if label_smoothing > 0:
-        loss = loss - label_smoothing / classes * (class_weight[:, None, None] * log_p).sum(1)
+        loss = loss - _times(label_smoothing / classes * class_weight[:, None, None], log_p).sum(1)
     # A label out of range is never an index; it makes the loss NaN.
     loss = torch.where(known | ~valid, loss, torch.nan)
-    loss = torch.where(pixel != 0, pixel * loss, 0)
+    loss = _times(pixel, loss)
     if reduction == "none":
         return loss
     if reduction == "sum":
         return loss.sum()
     total = (pixel * label_weight).sum()
     return torch.where(total != 0, loss.sum() / torch.where(total != 0, total, 1), 0 * loss.sum())
+
+
+def _times(weight: Tensor, x: Tensor) -> Tensor:
+    return torch.where(weight != 0, weight * x, 0)

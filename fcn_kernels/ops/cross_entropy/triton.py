@@ -13,6 +13,7 @@ from torch import Tensor
 from ...configs import Config, bucket, config
 from ...launch import CompileCase, is_wide, launch, record
 from ...layout import empty_map
+from ...loss import LossCall
 
 # Up to here the logits of a tile stay in registers between maximum, sum and gradient: one read. With more classes the
 # maximum and the sum are carried from chunk to chunk, and a gradient reads the logits twice.
@@ -212,20 +213,13 @@ def _reduce(sums, loss, scale, programs, MEAN: tl.constexpr, BLOCK: tl.constexpr
 
 
 def cross_entropy(
-    logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    ignore_index: int,
-    reduction: str,
-    label_smoothing: float,
-    loss: Tensor | None = None,
-    grad: Tensor | None = None,
-    scale: Tensor | None = None,
+    call: LossCall, loss: Tensor | None = None, grad: Tensor | None = None, scale: Tensor | None = None
 ) -> None:
-    """Writes what is given of ``loss`` (of each pixel where ``reduction`` is "none"), the ``grad`` of the sum, and for
+    """Writes what is given of ``loss`` (of each pixel where the reduction is "none"), the ``grad`` of the sum, and for
     "mean" ``scale``, 1 / sum of weights. A label out of range makes the loss NaN.
     """
+    logits, target = call.scores, call.target
+    weight, pixel_weight = call.weights()
     images, classes, height, width = logits.shape
     flat = all(x is None or _pixel_stride(x) is not None for x in (logits, target, pixel_weight, grad))
     key = {
@@ -234,27 +228,27 @@ def cross_entropy(
         "CHANNELS_LAST": logits.stride(1) == 1 and classes > 1,
         "GRAD": grad is not None,
         "FLAT": flat,
-        "SMOOTH": label_smoothing > 0,
+        "SMOOTH": call.label_smoothing > 0,
         "WIDE": is_wide(logits, target, pixel_weight, grad),
         "CHUNKED": classes > CLASSES_IN_REGISTERS,
         "CLASSES": CHUNK if classes > CLASSES_IN_REGISTERS else triton.next_power_of_2(classes),
     }
     tile = config("cross_entropy", "_pixels", _pixels_heuristic, logits.device, **key)["PIXELS"]
     tiles = images * triton.cdiv(height * width, tile)
-    reduces = loss is not None and reduction != "none"
+    reduces = loss is not None and call.reduction != "none"
     sums = logits.new_empty((2, tiles), dtype=torch.float32) if reduces else None
     arguments = {
-        "logits": logits, "target": target, "weight": None if weight is None else weight.contiguous(),
-        "pixel_weight": pixel_weight, "loss": None if reduces else loss, "sums": sums, "grad": grad,
+        "logits": logits, "target": target, "weight": weight, "pixel_weight": pixel_weight,
+        "loss": None if reduces else loss, "sums": sums, "grad": grad,
         "classes": classes, "height": height, "width": width,
         **_strides("logits", logits, "nchw", flat), **_strides("target", target, "nhw", flat),
         **_strides("pixel_weight", pixel_weight, "nhw", flat), **_strides("grad", grad, "nchw", flat),
-        "ignore_index": ignore_index, "sharp": 1 - label_smoothing, "smooth": label_smoothing / classes,
+        "ignore_index": call.ignore_index, "sharp": 1 - call.label_smoothing, "smooth": call.label_smoothing / classes,
     }  # fmt: skip
     vectorised = flat and grad is not None and not key["CHANNELS_LAST"]
     launch("cross_entropy", _pixels, lambda _: tiles, arguments, key, _pixels_heuristic, vectorised=vectorised)
     if reduces:
-        key = {"dtype": "float32", "size": bucket(tiles), "MEAN": reduction == "mean"}
+        key = {"dtype": "float32", "size": bucket(tiles), "MEAN": call.reduction == "mean"}
         arguments = {"sums": sums, "loss": loss, "scale": scale, "programs": tiles}
         launch("cross_entropy", _reduce, lambda _: 1, arguments, key, _reduce_heuristic)
 
@@ -304,6 +298,7 @@ def compile_cases() -> Iterator[CompileCase]:
                     target = like.new_empty((8, 512, 512), dtype=torch.uint8)
                     pixels = like.new_empty(target.shape, dtype=torch.float32)
                     loss, grad, weight = pixels.new_empty(()), torch.empty_like(x), pixels.new_empty((classes,))
-                    cross_entropy(x, target, None, None, 255, "mean", 0.0, loss, scale=loss)
-                    cross_entropy(x, target.long(), weight, pixels, 255, "sum", 0.1, grad=grad)
+                    plain = LossCall(x, target, None, None, 255, "mean", 0.0, "triton")
+                    cross_entropy(plain, loss, scale=loss)
+                    cross_entropy(LossCall(x, target.long(), weight, pixels, 255, "sum", 0.1, "triton"), grad=grad)
     yield from cases

@@ -11,7 +11,8 @@ from ...autograd import first_order_only, recorded
 from ...backend import choose, define_op, implementation
 from ...checks import check_pair, check_same, check_scores
 from ...layout import empty_map
-from .cpu import dilated_conv2d as dilated_conv2d_cpu
+from .choice import may_pay, product_pays
+from .product import dilated_conv2d as dilated_conv2d_product
 from .reference import dilated_conv2d as dilated_conv2d_reference
 
 
@@ -28,11 +29,15 @@ def dilated_conv2d(
     """Convolution of stride 1 with a rarefied filter (CVPR 2015, section 3.2), bias and ReLU.
 
     Replaces ``F.conv2d(x, weight, bias, dilation=dilation, padding=padding).relu()``. Backends ``"cuda"`` and
-    ``"triton"`` have kernels, which skip filter taps that fall on padding only. On a CPU there is none of ours: backend
-    ``"cpu"`` runs PyTorch's convolution (oneDNN) on channels_last tensors and clears negative results in place.
-    Measured on two cores, 512 -> 512 channels, 3 x 3, 64 x 64 pixels: nothing hand-written (space-to-batch, im2col,
-    shifted matrix products) beat that, NCHW lost 15 % in float32 from dilation 12 on, and in bfloat16 NCHW took 2.2
-    times as long. All but the reference compute and answer in channels_last: NCHW tensors are copied first.
+    ``"triton"`` have kernels, which skip filter taps that fall on padding only. Backend ``"cpu"`` has kernels for
+    float32: filters of 3 x 3 taps by Winograd's algorithm F(4x4, 3x3), in every pass, convolutions of few input
+    channels, and large filters on small maps as one matrix product; what those are slower at (``choice``), and every
+    other dtype, is PyTorch's convolution (oneDNN) in channels_last. Winograd's algorithm rounds more than a plain
+    sum: in float32 up to 3e-6 (root mean square; a plain sum 3e-7). Where its result is not finite, PyTorch computes
+    it. Without gradients the transformed filters are kept, four times the memory of the filters, for as long as
+    ``weight`` lives and does not change (in place, or by another tensor in its place; writing through ``.data`` goes
+    unnoticed). All but the reference compute and answer in channels_last: NCHW tensors are copied first, but for the
+    kernels for CPUs, which read any layout.
 
     Args:
         x: ``[N, I, H, W]``, float32, bfloat16, float16 or float64.
@@ -50,7 +55,9 @@ def dilated_conv2d(
     dilation = check_pair("dilated_conv2d", "dilation", dilation, 1)
     padding = check_pair("dilated_conv2d", "padding", padding, 0)
     check_scores("dilated_conv2d", "x", x)
-    same_dtype = not torch.is_autocast_enabled(x.device.type)  # which casts what needs it
+    device = x.device.type
+    # Autocast casts what needs it.
+    same_dtype = not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device))
     check_same("dilated_conv2d", "weight", weight, "x", x, dtype=same_dtype)
     if weight.dim() != 4 or weight.shape[1] != x.shape[1] or 0 in weight.shape:
         raise ValueError(f"dilated_conv2d: weight must be [O, {x.shape[1]}, k, l], got shape {tuple(weight.shape)}")
@@ -68,31 +75,26 @@ def dilated_conv2d(
             f"{tuple(padded)} with padding {padding}"
         )
     backend = choose("dilated_conv2d", backend, x)
-    if backend in ("reference", "cpu"):
-        run = dilated_conv2d_cpu if backend == "cpu" else dilated_conv2d_reference
-        return run(x, weight, bias, dilation, padding, relu)
+    if backend == "reference":
+        return dilated_conv2d_reference(x, weight, bias, relu, dilation, padding)
+    if backend == "cpu" and same_dtype and product_pays(x, weight, padding, dilation):
+        return dilated_conv2d_product(x, weight, bias, relu, dilation, padding)
+    if backend == "cpu" and not (may_pay(weight) and same_dtype):
+        # Where the library has no channels_last kernel (float64, say) it answers in NCHW.
+        return _channels_last(dilated_conv2d_reference(_channels_last(x), weight, bias, relu, dilation, padding))
     if not same_dtype:  # autocast knows the library's convolution, not ours
-        dtype = torch.get_autocast_dtype(x.device.type)
+        dtype = torch.get_autocast_dtype(device)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    run = _DilatedConv2d.apply if recorded(x, weight, bias) else _forward
-    result: Tensor = run(x, weight, bias, list(dilation), list(padding), relu, backend)
+    options = (x, weight, bias, relu, list(dilation), list(padding), backend)
+    result: Tensor = _DilatedConv2d.apply(*options) if recorded(x, weight, bias) else _forward(*options, True)
     return result
 
 
 class _DilatedConv2d(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        dilation: list[int],
-        padding: list[int],
-        relu: bool,
-        backend: str,
-    ) -> Tensor:
-        out: Tensor = _forward(x, weight, bias, dilation, padding, relu, backend)
-        ctx.options = (dilation, padding, backend)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, *options: Any) -> Tensor:
+        out: Tensor = _forward(x, weight, bias, relu, *options)
+        ctx.options = options
         ctx.save_for_backward(x, weight, out if relu else None)
         return out
 
@@ -101,6 +103,12 @@ class _DilatedConv2d(torch.autograd.Function):
         x, weight, out = ctx.saved_tensors
         if out is not None:
             grad = torch.ops.aten.threshold_backward(grad, out, 0)
+        if ctx.options[-1] == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            # The library's gradients, which have gradients.
+            dilation, padding, _ = ctx.options
+            shape, wanted = [weight.shape[0]], list(ctx.needs_input_grad[:3])
+            options = ([1, 1], padding, dilation, False, [0, 0], 1, wanted)
+            return *torch.ops.aten.convolution_backward(grad, x, weight, shape, *options), *(None,) * 4
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             grad_x = _backward_x(grad, weight, x.shape[2:], *ctx.options)
@@ -110,30 +118,28 @@ class _DilatedConv2d(torch.autograd.Function):
             grad_weight = first_order_only("dilated_conv2d", grad_weight, grad, x)
         if ctx.needs_input_grad[2]:
             grad_bias = grad.sum((0, 2, 3))
-        return grad_x, grad_weight, grad_bias, *(None,) * 4
+        return grad_x, grad_weight, grad_bias, None, *(None for _ in ctx.options)
 
 
 def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _run(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    dilation: list[int],
-    padding: list[int],
-    relu: bool,
-    backend: str,
-) -> Tensor:
-    """Kernels see dense channels_last tensors, filters too, with at least one element (strides of axes of size 1 say
-    nothing), and write into such tensors."""
-    out = _fake(x, weight, bias, dilation, padding, relu, backend)
+# ``options`` are what the op's schema ends in: the geometry, which kernels take, and the backend. Kernels see dense
+# channels_last tensors, filters too, with at least one element (strides of axes of size 1 say nothing), and write into
+# such tensors. Those for CPUs read any strides. ``keep``: no gradient is asked for, and so the filters will not change.
+
+
+def _run(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, *options: Any) -> Tensor:
+    out = _fake(x, weight, bias, relu, *options)
+    dilation, padding, backend, *keep = options
     if out.numel() > 0:
+        kernels = implementation("dilated_conv2d", backend)
         bias = None if bias is None else bias.contiguous()
-        implementation("dilated_conv2d", backend).dilated_conv2d(
-            _channels_last(x), _channels_last(weight), bias, dilation, padding, relu, out
-        )
+        if backend == "cpu":
+            kernels.dilated_conv2d(x, weight, bias, relu, dilation, padding, out, *keep)
+        else:
+            kernels.dilated_conv2d(_channels_last(x), _channels_last(weight), bias, relu, dilation, padding, out)
     return out
 
 
@@ -141,10 +147,11 @@ def _fake(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
+    relu: bool,
     dilation: list[int],
     padding: list[int],
-    relu: bool,
     backend: str,
+    keep: bool = False,
 ) -> Tensor:
     height, width = (
         x.shape[2 + axis] + 2 * padding[axis] - dilation[axis] * (weight.shape[2 + axis] - 1) for axis in (0, 1)
@@ -152,56 +159,51 @@ def _fake(
     return empty_map(x, (x.shape[0], weight.shape[0], height, width), "channels_last")
 
 
-def _run_backward_x(
-    grad: Tensor, weight: Tensor, size: list[int], dilation: list[int], padding: list[int], backend: str
-) -> Tensor:
-    grad_x = _fake_backward_x(grad, weight, size, dilation, padding, backend)
+def _run_backward_x(grad: Tensor, weight: Tensor, size: list[int], *options: Any) -> Tensor:
+    grad_x = _fake_backward_x(grad, weight, size)
+    *geometry, backend = options
     if grad_x.numel() > 0:
         implementation("dilated_conv2d", backend).dilated_conv2d_backward_x(
-            _channels_last(grad), _channels_last(weight), dilation, padding, grad_x
+            _channels_last(grad), _channels_last(weight), *geometry, grad_x
         )
     return grad_x
 
 
-def _fake_backward_x(
-    grad: Tensor, weight: Tensor, size: list[int], dilation: list[int], padding: list[int], backend: str
-) -> Tensor:
+def _fake_backward_x(grad: Tensor, weight: Tensor, size: list[int], *options: Any) -> Tensor:
     return empty_map(grad, (grad.shape[0], weight.shape[1], size[0], size[1]), "channels_last")
 
 
-def _run_backward_weight(
-    grad: Tensor, x: Tensor, kernel_size: list[int], dilation: list[int], padding: list[int], backend: str
-) -> Tensor:
-    grad_weight = _fake_backward_weight(grad, x, kernel_size, dilation, padding, backend)
+def _run_backward_weight(grad: Tensor, x: Tensor, kernel_size: list[int], *options: Any) -> Tensor:
+    grad_weight = _fake_backward_weight(grad, x, kernel_size)
+    *geometry, backend = options
     if grad.numel() == 0:
         return grad_weight.zero_()
     implementation("dilated_conv2d", backend).dilated_conv2d_backward_weight(
-        _channels_last(grad), _channels_last(x), dilation, padding, grad_weight
+        _channels_last(grad), _channels_last(x), *geometry, grad_weight
     )
     return grad_weight
 
 
-def _fake_backward_weight(
-    grad: Tensor, x: Tensor, kernel_size: list[int], dilation: list[int], padding: list[int], backend: str
-) -> Tensor:
+def _fake_backward_weight(grad: Tensor, x: Tensor, kernel_size: list[int], *options: Any) -> Tensor:
     return empty_map(grad, (grad.shape[1], x.shape[1], kernel_size[0], kernel_size[1]), "channels_last")
 
 
+_OPTIONS = "SymInt[] dilation, SymInt[] padding, str backend"
 _forward = define_op(
     "dilated_conv2d",
-    "(Tensor x, Tensor weight, Tensor? bias, SymInt[] dilation, SymInt[] padding, bool relu, str backend) -> Tensor",
+    f"(Tensor x, Tensor weight, Tensor? bias, bool relu, {_OPTIONS}, bool keep=False) -> Tensor",
     _run,
     _fake,
 )
 _backward_x = define_op(
     "dilated_conv2d_backward_x",
-    "(Tensor grad, Tensor weight, SymInt[] size, SymInt[] dilation, SymInt[] padding, str backend) -> Tensor",
+    f"(Tensor grad, Tensor weight, SymInt[] size, {_OPTIONS}) -> Tensor",
     _run_backward_x,
     _fake_backward_x,
 )
 _backward_weight = define_op(
     "dilated_conv2d_backward_weight",
-    "(Tensor grad, Tensor x, SymInt[] kernel_size, SymInt[] dilation, SymInt[] padding, str backend) -> Tensor",
+    f"(Tensor grad, Tensor x, SymInt[] kernel_size, {_OPTIONS}) -> Tensor",
     _run_backward_weight,
     _fake_backward_weight,
 )

@@ -14,7 +14,7 @@ MANY_BLOCKS = 264
 
 
 def dilated_conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None, dilation: list[int], padding: list[int], relu: bool, out: Tensor
+    x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, dilation: list[int], padding: list[int], out: Tensor
 ) -> None:
     """Writes ``out``. Tensors are dense and channels_last."""
     _convolve(x, weight, bias, dilation, padding, False, relu, out)

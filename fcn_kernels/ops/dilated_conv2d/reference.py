@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def dilated_conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None, dilation: tuple[int, int], padding: tuple[int, int], relu: bool
+    x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, dilation: tuple[int, int], padding: tuple[int, int]
 ) -> Tensor:
     y = F.conv2d(x, weight, bias, padding=padding, dilation=dilation)
     return F.relu(y) if relu else y

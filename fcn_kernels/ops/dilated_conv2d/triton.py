@@ -140,14 +140,14 @@ def _sum(parts, out, count, splits, BLOCK: tl.constexpr):
 
 
 def dilated_conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None, dilation: list[int], padding: list[int], relu: bool, out: Tensor
+    x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, dilation: list[int], padding: list[int], out: Tensor
 ) -> None:
     """Writes ``out``. Float32 is computed in TF32 where PyTorch's convolutions are."""
     _, inputs, kernel_height, kernel_width = weight.shape
     strides = {
         "weight_out": kernel_height * kernel_width * inputs, "weight_tap": inputs, "weight_in": 1, "first_tap": 0,
     }  # fmt: skip
-    _launch_convolve(x, weight, bias, dilation, padding, relu, out, strides)
+    _launch_convolve(x, weight, bias, relu, dilation, padding, out, strides)
 
 
 def dilated_conv2d_backward_x(
@@ -160,16 +160,16 @@ def dilated_conv2d_backward_x(
         "weight_out": 1, "weight_tap": -inputs, "weight_in": taps * inputs, "first_tap": (taps - 1) * inputs,
     }  # fmt: skip
     padding = [d * (k - 1) - p for d, k, p in zip(dilation, weight.shape[2:], padding, strict=True)]
-    _launch_convolve(grad, weight, None, dilation, padding, False, grad_x, strides)
+    _launch_convolve(grad, weight, None, False, dilation, padding, grad_x, strides)
 
 
 def _launch_convolve(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
+    relu: bool,
     dilation: list[int],
     padding: list[int],
-    relu: bool,
     out: Tensor,
     strides: dict[str, int],
 ) -> None:
@@ -328,7 +328,7 @@ def compile_cases() -> Iterator[CompileCase]:
                     like = torch.empty(0, dtype=dtype, device="meta")
                     x, out = (empty_map(like, (4, c, 64, 64), "channels_last") for c in (inputs, outputs))
                     weight = empty_map(like, (outputs, inputs, 3, 3), "channels_last")
-                    dilated_conv2d(x, weight, like.new_empty(outputs), [12, 12], [12, 12], True, out)
+                    dilated_conv2d(x, weight, like.new_empty(outputs), True, [12, 12], [12, 12], out)
                     dilated_conv2d_backward_x(out, weight, [12, 12], [12, 12], x)
                     dilated_conv2d_backward_weight(out, x, [12, 12], [12, 12], weight)
             finally:

@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ...autograd import recorded
+from ...autograd import first_order_only, recorded
 from ...backend import choose, define_op, implementation
 from ...checks import check_scores, check_skip, output_grid
 from ...grid import BilinearGrid
@@ -38,7 +37,8 @@ def upsample_add(
         backend: ``"reference"``, ``"cpu"``, ... or None for the default (``use_backend``).
 
     Returns ``[N, C, H, W]`` in the dtype of ``x`` (sums in float32), in the layout of ``skip``, else of ``x``.
-    Differentiable once in ``x`` and ``skip``. Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong.
+    Differentiable once in ``x`` and ``skip``. Where scores are not finite, pixels between them and their neighbours are
+    not either, and may be NaN. Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong.
     """
     check_scores("upsample_add", "x", x)
     if skip is not None:
@@ -61,11 +61,11 @@ class _UpsampleAdd(torch.autograd.Function):
         return _forward(x, skip, grid, backend)  # type: ignore[no-any-return]
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = _backward(grad, list(ctx.size), ctx.grid, ctx.layout, ctx.backend)
+            grad_x = first_order_only("upsample_add", grad_x, grad)
         # The sum passes the incoming gradient on as it is.
         return grad_x, grad if ctx.needs_input_grad[1] else None, None, None
 

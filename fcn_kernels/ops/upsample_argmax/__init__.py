@@ -17,6 +17,7 @@ def upsample_argmax(
     grid: BilinearGrid | None = None,
     size: tuple[int, int] | None = None,
     confidence: bool = False,
+    dtype: torch.dtype | None = None,
     backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Label map of upsampled scores, without the upsampled scores.
@@ -30,37 +31,59 @@ def upsample_argmax(
         grid: where output pixels sample ``x``; ``F.interpolate(align_corners=False)`` to ``size`` if None.
         size: ``(H, W)`` where ``grid`` is not given.
         confidence: also return the softmax probability of the winning class.
+        dtype: of the labels, ``torch.uint8`` or ``torch.int64``; by default uint8 for C <= 256 and int64 above. uint8
+            takes an eighth of the memory, but it indexes as a mask (``palette[labels]``), wraps around
+            (``labels - 1``), and is no target for ``F.cross_entropy``: ask for ``torch.int64`` there.
         backend: ``"reference"``, ``"cpu"``, ... or None for the default (``use_backend``).
 
-    Returns labels ``[N, H, W]``, uint8 for C <= 256 and int64 above; with ``confidence``, ``(labels, probability)``,
-    the latter float32 (float64 for float64 scores). Ties go to the lowest class, a NaN beats every number, as in
-    ``torch.argmax``. Not differentiable. Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong.
+    Returns labels ``[N, H, W]``; with ``confidence``, ``(labels, probability)``, the latter float32 (float64 for
+    float64 scores). Ties go to the lowest class, a NaN beats every number, as in ``torch.argmax``. Not differentiable.
+
+    Scores may be -inf, which excludes a class: it is not the label of a pixel that it has a weight in, and a score with
+    weight 0 counts for nothing (in PyTorch it makes NaN). Where every class is excluded the label is 0 and the
+    probability NaN. NaN and +inf show at the pixels that they have a weight in.
+
+    Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong.
     """
     check_scores("upsample_argmax", "x", x)
     grid = output_grid("upsample_argmax", x, grid, size, "size")
+    dtype = _label_dtype(x.shape[1], dtype)
     backend = choose("upsample_argmax", backend, x)
     if backend == "reference":
         with torch.no_grad():
-            return upsample_argmax_reference(x, grid, confidence)
-    labels, *probability = _forward(x, grid.as_ints(), confidence, backend)
+            return upsample_argmax_reference(x, grid, confidence, dtype)
+    labels, *probability = _forward(x, grid.as_ints(), confidence, dtype, backend)
     return (labels, probability[0]) if confidence else labels
 
 
-def _run(x: Tensor, grid: list[int], confidence: bool, backend: str) -> list[Tensor]:
-    outputs = _fake(x, grid, confidence, backend)
+def _label_dtype(classes: int, dtype: torch.dtype | None) -> torch.dtype:
+    if dtype is None:
+        return torch.uint8 if classes <= 256 else torch.int64
+    if dtype not in (torch.uint8, torch.int64):
+        raise TypeError(f"upsample_argmax: dtype must be torch.uint8 or torch.int64, got {dtype}")
+    if dtype == torch.uint8 and classes > 256:
+        raise ValueError(f"upsample_argmax: dtype torch.uint8 holds labels of 256 classes, and there are {classes}")
+    return dtype
+
+
+def _run(x: Tensor, grid: list[int], confidence: bool, dtype: torch.dtype, backend: str) -> list[Tensor]:
+    outputs = _fake(x, grid, confidence, dtype, backend)
     if outputs[0].numel() > 0:
         implementation("upsample_argmax", backend).upsample_argmax(x, grid, *outputs)
     return outputs
 
 
-def _fake(x: Tensor, grid: list[int], confidence: bool, backend: str) -> list[Tensor]:
+def _fake(x: Tensor, grid: list[int], confidence: bool, dtype: torch.dtype, backend: str) -> list[Tensor]:
     shape = (x.shape[0], grid[0], grid[1])
-    outputs = [x.new_empty(shape, dtype=torch.uint8 if x.shape[1] <= 256 else torch.int64)]
+    outputs = [x.new_empty(shape, dtype=dtype)]
     if confidence:
         outputs.append(x.new_empty(shape, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32))
     return outputs
 
 
 _forward = define_op(
-    "upsample_argmax", "(Tensor x, SymInt[] grid, bool confidence, str backend) -> Tensor[]", _run, _fake
+    "upsample_argmax",
+    "(Tensor x, SymInt[] grid, bool confidence, ScalarType dtype, str backend) -> Tensor[]",
+    _run,
+    _fake,
 )

@@ -9,9 +9,11 @@ from ...grid import BilinearGrid
 from ..upsample_add.reference import upsample
 
 
-def upsample_argmax(x: Tensor, grid: BilinearGrid, confidence: bool) -> Tensor | tuple[Tensor, Tensor]:
+def upsample_argmax(
+    x: Tensor, grid: BilinearGrid, confidence: bool, dtype: torch.dtype
+) -> Tensor | tuple[Tensor, Tensor]:
     logits = upsample(x, grid)
-    labels = logits.argmax(1).to(torch.uint8 if x.shape[1] <= 256 else torch.int64)
+    labels = logits.argmax(1).to(dtype)
     if not confidence:
         return labels
     return labels, logits.softmax(1).amax(1)

@@ -17,6 +17,7 @@ from torch import Tensor
 from ...backend import INTERPRETED
 from ...configs import Config, bucket, config
 from ...grid import BORDERS, BilinearGrid
+from ...infinite import along, difference
 from ...launch import CompileCase, is_wide, launch, record
 from ...patches import cut, run_of
 
@@ -54,12 +55,22 @@ def _bounds(corners):
 
 
 @triton.jit
-def _interpolate(corners, t_row, t_columns, row_slope, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """One class's scores at a patch's pixels, row by row."""
+def _interpolate(corners, t_row, t_columns, row_slope, FINITE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """One class's scores at a patch's pixels, row by row. Unless FINITE scores may be infinite or NaN."""
+    scores = ()
+    if not FINITE:
+        down_left = difference(corners[0], corners[2])
+        down_right = difference(corners[1], corners[3])
+        for row in tl.static_range(ROWS):
+            t = tl.fma(row_slope, row * 1.0, t_row)
+            left = along(corners[0], t, down_left)
+            slope = difference(left, along(corners[1], t, down_right))
+            for column in tl.static_range(COLUMNS):
+                scores = scores + (along(left, t_columns[column], slope),)
+        return scores
     right = corners[1] - corners[0]
     below = corners[2] - corners[0]
     both = (corners[3] - corners[2]) - right
-    scores = ()
     for row in tl.static_range(ROWS):
         t = tl.fma(row_slope, row * 1.0, t_row)
         left = tl.fma(t, below, corners[0])
@@ -83,9 +94,9 @@ def _alive(x, x_c, at, exists, classes, bound):
 @triton.jit
 def _winners(
     x, x_c, at, exists, classes, alive, t_row, t_columns, row_slope,
-    ORDERED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    FINITE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Each pixel's largest score and the first class that has it. Unless ORDERED scores may be NaN, which wins."""
+    """Each pixel's largest score and the first class that has it. A NaN wins."""
     best = ()
     winner = ()
     for i in tl.static_range(ROWS * COLUMNS):
@@ -93,12 +104,12 @@ def _winners(
         winner = winner + (tl.zeros(t_row.shape, tl.int32),)
     for c in range(0, classes):
         if (alive >> (c & 31)) & 1:
-            scores = _interpolate(_load(x, at, exists), t_row, t_columns, row_slope, ROWS, COLUMNS)
+            scores = _interpolate(_load(x, at, exists), t_row, t_columns, row_slope, FINITE, ROWS, COLUMNS)
             better = ()
             classes_of_better = ()
             for i in tl.static_range(ROWS * COLUMNS):
                 wins = scores[i] > best[i]
-                if not ORDERED:
+                if not FINITE:
                     wins |= (scores[i] != scores[i]) & (best[i] == best[i])
                 better = better + (tl.where(wins, scores[i], best[i]),)
                 classes_of_better = classes_of_better + (tl.where(wins, c, winner[i]),)
@@ -106,6 +117,28 @@ def _winners(
             winner = classes_of_better
         x += x_c
     return best, winner
+
+
+@triton.jit
+def _shares(
+    x, x_c, at, exists, classes, best, t_row, t_columns, row_slope,
+    FINITE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """The softmax probability of each pixel's largest score."""
+    sums = ()
+    for i in tl.static_range(ROWS * COLUMNS):
+        sums = sums + (tl.zeros(t_row.shape, tl.float32),)
+    for c in range(0, classes):
+        values = _interpolate(_load(x, at, exists), t_row, t_columns, row_slope, FINITE, ROWS, COLUMNS)
+        added = ()
+        for i in tl.static_range(ROWS * COLUMNS):
+            added = added + (sums[i] + tl.exp2((values[i] - best[i]) * 1.4426950408889634),)
+        sums = added
+        x += x_c
+    shares = ()
+    for i in tl.static_range(ROWS * COLUMNS):
+        shares = shares + (1 / sums[i],)
+    return shares
 
 
 @triton.jit
@@ -182,11 +215,11 @@ def label_patches(
         size = tl.maximum(size, tl.maximum(greatest, -least))
         poison = tl.fma((corners[0] + corners[1]) + (corners[2] + corners[3]), 0.0, poison)
         scores += x_c
-    ordered = tl.min((poison == 0).to(tl.int32), 0) > 0
+    finite = tl.min((poison == 0).to(tl.int32), 0) > 0
     t_columns = ()
     for column in tl.static_range(COLUMNS):
         t_columns = t_columns + (tl.fma(columns_slope, column * 1.0, t_column),)
-    if ordered:
+    if finite:
         # The margin covers the rounding of interpolated scores, so no winner is lost, ties included.
         alive = _alive(x, x_c, at, exists, classes, bound - size * 2e-6)
         best, winner = _winners(
@@ -201,20 +234,10 @@ def label_patches(
     columns_inside = (columns >= 0) & (columns < column_end[:, None])
     image = n * rows_size * columns_size
     if CONFIDENCE:
-        sums = ()
-        for i in tl.static_range(ROWS * COLUMNS):
-            sums = sums + (tl.zeros((LANES,), tl.float32),)
-        scores = x
-        for c in range(0, classes):
-            values = _interpolate(_load(scores, at, exists), t_row, t_columns, rows_slope, ROWS, COLUMNS)
-            added = ()
-            for i in tl.static_range(ROWS * COLUMNS):
-                added = added + (sums[i] + tl.exp2((values[i] - best[i]) * 1.4426950408889634),)
-            sums = added
-            scores += x_c
-        shares = ()
-        for i in tl.static_range(ROWS * COLUMNS):
-            shares = shares + (1 / sums[i],)
+        if finite:
+            shares = _shares(x, x_c, at, exists, classes, best, t_row, t_columns, rows_slope, True, ROWS, COLUMNS)
+        else:
+            shares = _shares(x, x_c, at, exists, classes, best, t_row, t_columns, rows_slope, False, ROWS, COLUMNS)
     for row in tl.static_range(ROWS):
         y = row_start + row
         inside = columns_inside & ((y >= 0) & (y < row_end))[:, None]

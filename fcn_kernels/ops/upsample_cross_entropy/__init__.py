@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from ...autograd import first_order_only, recorded
-from ...backend import choose, define_op, implementation
-from ...checks import REDUCTIONS, check_loss_arguments, check_scores, output_grid
+from ...backend import choose, implementation
+from ...checks import check_scores, output_grid
 from ...grid import BilinearGrid
+from ...loss import NO_OTHER_GRADIENTS, LossCall, define_loss_op
 from .reference import upsample_cross_entropy as upsample_cross_entropy_reference
 
 
@@ -46,182 +47,102 @@ def upsample_cross_entropy(
     Returns the loss in float32 (float64 for float64 scores). Where no pixel counts, ``"mean"`` is 0 with zero gradient
     (``F.cross_entropy`` gives NaN). Differentiable once, in ``x``; the gradient is summed in float32 and repeats bit
     for bit. A label out of range raises ``ValueError`` on a CPU and makes the loss NaN on a GPU or the reference (see
-    ``check_target``).
+    ``check_target``). Weights have no gradient here, and are refused where they require one.
+
+    Scores may be -inf, which excludes a class: wherever it has a weight in a pixel its probability and its gradient are
+    0, and a score with weight 0 counts for nothing (in PyTorch it makes NaN). A label whose score is -inf costs +inf,
+    and with ``label_smoothing`` so does any class whose score is -inf unless its class weight is 0. The loss is NaN at
+    pixels where every class is excluded, or NaN or +inf have a weight. Pixels that do not count may have any scores.
+
     Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong.
     """
     check_scores("upsample_cross_entropy", "x", x)
-    check_loss_arguments("upsample_cross_entropy", x, target, weight, pixel_weight, reduction, label_smoothing)
-    grid = output_grid("upsample_cross_entropy", x, grid, (target.shape[1], target.shape[2]), "target")
     backend = choose("upsample_cross_entropy", backend, x)
+    call = LossCall(x, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, backend)
+    call.check("upsample_cross_entropy")
+    grid = output_grid("upsample_cross_entropy", x, grid, (target.shape[1], target.shape[2]), "target")
     if backend == "reference":
-        return upsample_cross_entropy_reference(
-            x, target, weight, pixel_weight, grid, ignore_index, reduction, label_smoothing
-        )
-    maps, ints, reduced = (x, target, weight, pixel_weight), grid.as_ints(), REDUCTIONS.index(reduction)
+        return upsample_cross_entropy_reference(call, grid)
+    ints = grid.as_ints()
     loss: Tensor
     if recorded(x):
         function = _PixelLoss if reduction == "none" else _ReducedLoss
-        loss = function.apply(*maps, ints, ignore_index, reduced, label_smoothing, backend)
+        loss = function.apply(ints, *call)
     elif reduction == "none":
-        loss = _pixels(*maps, ints, ignore_index, label_smoothing, backend)
+        loss = _pixels(ints, *call)
     else:
-        loss = _forward(*maps, ints, ignore_index, reduced, label_smoothing, False, backend)[0]
+        loss = _forward(ints, False, *call)[0]
     return loss
 
 
 class _ReducedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        target: Tensor,
-        weight: Tensor | None,
-        pixel_weight: Tensor | None,
-        grid: list[int],
-        ignore_index: int,
-        reduction: int,
-        label_smoothing: float,
-        backend: str,
-    ) -> Tensor:
-        with_grad = ctx.needs_input_grad[0]
-        loss, *gradient = _forward(
-            x, target, weight, pixel_weight, grid, ignore_index, reduction, label_smoothing, with_grad, backend
-        )
-        ctx.save_for_backward(x, *gradient)
+    def forward(ctx: Any, grid: list[int], *arguments: Any) -> Tensor:
+        loss, *gradient = _forward(grid, ctx.needs_input_grad[1], *arguments)
+        ctx.save_for_backward(LossCall(*arguments).scores, *gradient)
         return loss  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         x, grad, *scale = ctx.saved_tensors
         grad_x = (grad * (grad_loss * scale[0] if scale else grad_loss)).to(x.dtype)
-        return first_order_only("upsample_cross_entropy", grad_x, x, grad_loss), *(None,) * 8
+        grad_x = first_order_only("upsample_cross_entropy", grad_x, x, grad_loss)
+        return None, grad_x, *NO_OTHER_GRADIENTS
 
 
 class _PixelLoss(torch.autograd.Function):
     """reduction="none": the gradient is that of the sum with each pixel weighed by its incoming gradient."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        target: Tensor,
-        weight: Tensor | None,
-        pixel_weight: Tensor | None,
-        grid: list[int],
-        ignore_index: int,
-        reduction: int,
-        label_smoothing: float,
-        backend: str,
-    ) -> Tensor:
-        ctx.options = (grid, ignore_index, REDUCTIONS.index("sum"), label_smoothing)
-        ctx.backend = backend
-        ctx.save_for_backward(x, target, weight, pixel_weight)
-        return _pixels(x, target, weight, pixel_weight, grid, ignore_index, label_smoothing, backend)  # type: ignore[no-any-return]
+    def forward(ctx: Any, grid: list[int], *arguments: Any) -> Tensor:
+        call = LossCall(*arguments)
+        ctx.save_for_backward(*call.tensors)
+        ctx.options, ctx.grid = call.options, grid
+        return _pixels(grid, *call)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        x, target, weight, pixel_weight = ctx.saved_tensors
-        pixel_weight = grad_loss if pixel_weight is None else grad_loss * pixel_weight
-        _, grad, *_ = _forward(x, target, weight, pixel_weight, *ctx.options, True, ctx.backend)
-        return first_order_only("upsample_cross_entropy", grad.to(x.dtype), x, grad_loss), *(None,) * 8
+        call, _ = LossCall.restored(ctx)
+        _, grad, *_ = _forward(ctx.grid, True, *call.weighed_sum(grad_loss))
+        grad_x = first_order_only("upsample_cross_entropy", grad.to(call.scores.dtype), call.scores, grad_loss)
+        return None, grad_x, *NO_OTHER_GRADIENTS
 
 
-def _sum_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def _outputs(with_grad: bool, backend: str) -> tuple[str, ...]:
+def _outputs(with_grad: bool, call: LossCall) -> tuple[str, ...]:
     """What a call makes, in this order: the loss; its gradient, from a GPU that of the sum over pixels; and what makes
     that the gradient of the loss: 1 for "sum"; for "mean" 1 / sum of weights, or 0 if they are none."""
     if not with_grad:
         return ("loss",)
-    return ("loss", "grad") if backend == "cpu" else ("loss", "grad", "scale")
+    return ("loss", "grad") if call.backend == "cpu" else ("loss", "grad", "scale")
 
 
-def _run(
-    x: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    grid: list[int],
-    ignore_index: int,
-    reduction: int,
-    label_smoothing: float,
-    with_grad: bool,
-    backend: str,
-) -> list[Tensor]:
-    outputs = _fake(x, target, weight, pixel_weight, grid, ignore_index, reduction, label_smoothing, with_grad, backend)
-    if target.numel() == 0:
+def _run(grid: list[int], with_grad: bool, call: LossCall) -> list[Tensor]:
+    outputs = _fake(grid, with_grad, call)
+    if call.target.numel() == 0:
         return [output.zero_() for output in outputs]
-    written = dict(zip(_outputs(with_grad, backend), outputs, strict=True))
-    implementation("upsample_cross_entropy", backend).upsample_cross_entropy(
-        x, target, weight, pixel_weight, grid, ignore_index, REDUCTIONS[reduction], label_smoothing, **written
-    )
+    written = dict(zip(_outputs(with_grad, call), outputs, strict=True))
+    implementation("upsample_cross_entropy", call.backend).upsample_cross_entropy(call, grid, **written)
     return outputs
 
 
-def _fake(
-    x: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    grid: list[int],
-    ignore_index: int,
-    reduction: int,
-    label_smoothing: float,
-    with_grad: bool,
-    backend: str,
-) -> list[Tensor]:
-    dtype = _sum_dtype(x)
+def _fake(grid: list[int], with_grad: bool, call: LossCall) -> list[Tensor]:
+    x, dtype = call.scores, call.sum_dtype
     return [
         torch.empty_like(x, dtype=dtype) if name == "grad" else x.new_empty((), dtype=dtype)
-        for name in _outputs(with_grad, backend)
+        for name in _outputs(with_grad, call)
     ]
 
 
-def _run_pixels(
-    x: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    grid: list[int],
-    ignore_index: int,
-    label_smoothing: float,
-    backend: str,
-) -> Tensor:
-    loss = _fake_pixels(x, target, weight, pixel_weight, grid, ignore_index, label_smoothing, backend)
-    if target.numel() == 0:
-        return loss
-    implementation("upsample_cross_entropy", backend).upsample_cross_entropy_pixels(
-        x, target, weight, pixel_weight, grid, ignore_index, label_smoothing, loss
-    )
+def _run_pixels(grid: list[int], call: LossCall) -> Tensor:
+    loss = _fake_pixels(grid, call)
+    if call.target.numel() > 0:
+        implementation("upsample_cross_entropy", call.backend).upsample_cross_entropy_pixels(call, grid, loss)
     return loss
 
 
-def _fake_pixels(
-    x: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    grid: list[int],
-    ignore_index: int,
-    label_smoothing: float,
-    backend: str,
-) -> Tensor:
-    return x.new_empty((x.shape[0], grid[0], grid[1]), dtype=_sum_dtype(x))
+def _fake_pixels(grid: list[int], call: LossCall) -> Tensor:
+    return call.scores.new_empty(call.target.shape, dtype=call.sum_dtype)
 
 
-_forward = define_op(
-    "upsample_cross_entropy",
-    "(Tensor x, Tensor target, Tensor? weight, Tensor? pixel_weight, SymInt[] grid, int ignore_index, int reduction, "
-    "float label_smoothing, bool with_grad, str backend) -> Tensor[]",
-    _run,
-    _fake,
-)
-_pixels = define_op(
-    "upsample_cross_entropy_pixels",
-    "(Tensor x, Tensor target, Tensor? weight, Tensor? pixel_weight, SymInt[] grid, int ignore_index, "
-    "float label_smoothing, str backend) -> Tensor",
-    _run_pixels,
-    _fake_pixels,
-)
+_forward = define_loss_op("upsample_cross_entropy", "SymInt[] grid, bool with_grad", "Tensor[]", _run, _fake)
+_pixels = define_loss_op("upsample_cross_entropy_pixels", "SymInt[] grid", "Tensor", _run_pixels, _fake_pixels)

@@ -13,6 +13,7 @@ from ...backend import INTERPRETED
 from ...configs import Config, bucket, config
 from ...grid import BORDERS, BilinearGrid
 from ...launch import CompileCase, is_wide, launch, record
+from ...loss import LossCall
 from ...patches import BORDER, cut
 from .triton_kernels import finish, pack, patches
 
@@ -27,48 +28,25 @@ NAME = "upsample_cross_entropy"
 
 
 def upsample_cross_entropy(
-    x: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    grid: list[int],
-    ignore_index: int,
-    reduction: str,
-    label_smoothing: float,
-    loss: Tensor,
-    grad: Tensor | None = None,
-    scale: Tensor | None = None,
+    call: LossCall, grid: list[int], loss: Tensor, grad: Tensor | None = None, scale: Tensor | None = None
 ) -> None:
     """Writes ``loss`` and, unless None, ``grad`` (of the sum over pixels) and ``scale`` (the factor that it lacks)."""
-    _launch(x, target, weight, pixel_weight, grid, ignore_index, label_smoothing, None, (loss, grad, scale, reduction))
+    _launch(call, grid, None, (loss, grad, scale))
 
 
-def upsample_cross_entropy_pixels(
-    x: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    grid: list[int],
-    ignore_index: int,
-    label_smoothing: float,
-    loss: Tensor,
-) -> None:
+def upsample_cross_entropy_pixels(call: LossCall, grid: list[int], loss: Tensor) -> None:
     """Writes ``loss``, one for each pixel."""
-    _launch(x, target, weight, pixel_weight, grid, ignore_index, label_smoothing, loss, None)
+    _launch(call, grid, loss, None)
 
 
 def _launch(
-    x: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pixel_weight: Tensor | None,
+    call: LossCall,
     grid: list[int],
-    ignore_index: int,
-    label_smoothing: float,
     pixel_loss: Tensor | None,
-    reduced: tuple[Tensor, Tensor | None, Tensor | None, str] | None,
+    reduced: tuple[Tensor, Tensor | None, Tensor | None] | None,
 ) -> None:
-    """Writes ``pixel_loss``, or loss, gradient and scale, for the reduction that comes with them."""
+    """Writes ``pixel_loss``, or loss, gradient and scale."""
+    x, target, (weight, pixel_weight) = call.scores, call.target, call.weights()
     grad = reduced[1] if reduced else None
     n, classes, h, w = x.shape
     most_rows = MOST_ROWS if pixel_weight is None else min(2, MOST_ROWS)  # weights take registers as labels do
@@ -76,8 +54,7 @@ def _launch(
     pitch = w + 2 * BORDER.value
     plane = pitch * (h + 2 * BORDER.value)
     cells = rows.runs * columns.runs
-    smooth = label_smoothing > 0
-    weight = None if weight is None else weight.detach().to(torch.float32).contiguous()
+    smooth = call.label_smoothing > 0
     shared = {
         "CLAMP": BORDERS[grid[8]] == "clamp",
         "SMOOTH": smooth,
@@ -126,19 +103,20 @@ def _launch(
         "pixel_weight": pixel_weight, "sums": sums, "partials": partials, "pixel_loss": pixel_loss,
         "classes": classes, "h": h, "w": w, "cells": cells, "blocks": blocks, "plane": plane, "pitch": pitch,
         **_strides("target", target, "nhw"), **_strides("pixel_weight", pixel_weight, "nhw"),
-        "ignore_index": ignore_index, "hard": 1 - label_smoothing, "smoothing": label_smoothing / classes,
+        "ignore_index": call.ignore_index,
+        "hard": 1 - call.label_smoothing, "smoothing": call.label_smoothing / classes,
         **rows.arguments("rows"), **columns.arguments("columns"),
     }  # fmt: skip
     launch(NAME, patches, _programs(n * blocks), arguments, key, _patches_heuristic)
     if reduced is None:
         return
 
-    loss, grad, scale, reduction = reduced
+    loss, grad, scale = reduced
     key = {
         "dtype": "float32",
         "size": bucket(x.numel()),
         "GRADIENT": grad is not None,
-        "MEAN": reduction == "mean",
+        "MEAN": call.reduction == "mean",
         "CLAMP": shared["CLAMP"],
         "SPARSE_ROWS": rows.sparse,
         "SPARSE_COLUMNS": columns.sparse,
@@ -209,9 +187,9 @@ def _compile_case(
     weight = x.new_empty(21) if weighted else None
     pixel_weight = x.new_empty(target.shape) if weighted else None
     loss, grid = x.new_empty((), dtype=torch.float32), BilinearGrid.transposed(stride, stride // 2, size).as_ints()
+    call = LossCall(x, target, weight, pixel_weight, 255, "mean", label_smoothing, "triton")
     if pixels:
-        out = loss.new_empty(target.shape)
-        upsample_cross_entropy_pixels(x, target, weight, pixel_weight, grid, 255, label_smoothing, out)
+        upsample_cross_entropy_pixels(call, grid, loss.new_empty(target.shape))
     else:
         written = (torch.empty_like(x, dtype=torch.float32), loss) if gradient else ()
-        upsample_cross_entropy(x, target, weight, pixel_weight, grid, 255, "mean", label_smoothing, loss, *written)
+        upsample_cross_entropy(call, grid, loss, *written)
