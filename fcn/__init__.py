@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .data.preprocessing import Preprocessing
     from .evaluation.metrics import Metrics, SegmentationMetrics, metrics_from_confusion
     from .inference.predictor import Predictor
-    from .networks.backbones import convolutionalize
+    from .networks.backbones import convolutionalize, register_trunk
     from .networks.models import FCN, ModelConfig, build_model, late_fusion
     from .networks.rarefaction import rarefy, shift_and_stitch
     from .networks.scores import Scores
@@ -34,6 +34,7 @@ __all__ = [
     "load_weights",
     "metrics_from_confusion",
     "rarefy",
+    "register_trunk",
     "save_weights",
     "shift_and_stitch",
 ]
@@ -45,7 +46,7 @@ _HOMES = {
     ".data.preprocessing": ("Preprocessing",),
     ".evaluation.metrics": ("Metrics", "SegmentationMetrics", "metrics_from_confusion"),
     ".inference.predictor": ("Predictor",),
-    ".networks.backbones": ("convolutionalize",),
+    ".networks.backbones": ("convolutionalize", "register_trunk"),
     ".networks.models": ("FCN", "ModelConfig", "build_model", "late_fusion"),
     ".networks.rarefaction": ("rarefy", "shift_and_stitch"),
     ".networks.scores": ("Scores",),

@@ -9,7 +9,10 @@ from ..arguments import count
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "models", nargs="+", metavar="MODEL", help="a weights file, or a backbone's name: vgg16, alexnet ..."
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="a weights file, or a backbone's name: vgg16, efficientnet_lite0, torchvision:resnet50 ...",
     )
     parser.add_argument("--stride", type=int, help="for a name: 32, 16, 8 (default) or 4")
     parser.add_argument("--pad", help="for a name: same (default) or official")
@@ -21,7 +24,7 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
     from rich.console import Console
     from rich.text import Text
 
-    from ..networks.backbones import BACKBONES
+    from ..networks.backbones import BACKBONES, is_traced
     from ..networks.models import ModelConfig, build_model
     from ..networks.summary import network_table
     from ..text import shown
@@ -32,7 +35,7 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
         name: getattr(options, name) for name in ("stride", "pad", "classes") if getattr(options, name) is not None
     }
     for name in options.models:
-        if name in BACKBONES:
+        if name in BACKBONES or is_traced(name):
             with torch.device("meta"):
                 console.print(network_table(build_model(ModelConfig(name, **given))))
             continue

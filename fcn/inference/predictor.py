@@ -20,7 +20,7 @@ from ..data import FURTHER, Further, ImageLike, SegmentationDataset, evaluation_
 from ..data.tasks import classes_fit, split_labels, stack_labels
 from ..errors import DataError
 from ..evaluation.metrics import Absent, Metrics, SegmentationMetrics
-from ..networks.backbones import Modalities, folded
+from ..networks.backbones import Modalities, Net, folded
 from ..networks.graph import trace
 from ..networks.models import FCN, Trunk
 from ..networks.padding import ReusedPadding
@@ -242,7 +242,7 @@ def inference_trunk(
         # Each compiled network has weights of its own.
         return ReusedPadding(net, finish, sizes_kept=2 if compile else 8) if reuse_padding and padded else finish(net)
 
-    runs = [prepared(folded(net)) for net in model.trunks.values()]
+    runs = [prepared(folded(net) if isinstance(net, Net) else net) for net in model.trunks.values()]
     backbone = model.backbone
     run = functools.partial(backbone.joined, runs) if isinstance(backbone, Modalities) else runs[0]
 

@@ -40,6 +40,8 @@ class Layer:
     of even size before a stride of 2."""
     epsilon: float = 1e-5
     """Of its batch normalization."""
+    rounds_down: bool = False
+    """Of a pooling: windows that reach past the input are left out."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -62,7 +64,7 @@ class Layer:
             raise ValueError(f"{self.name}: fully connected to a map of size {self.kernel_size}, got size {size}")
         if self.kind == "conv_transpose":
             out = self.stride * (size - 1) + self.field - 2 * self.padding
-        elif self.kind in ("pool", "avg_pool"):
+        elif self.kind in ("pool", "avg_pool") and not self.rounds_down:
             out = -((self.field - size - 2 * self.padding) // self.stride) + 1
             if (out - 1) * self.stride >= size + self.padding:
                 out -= 1  # The last window would start past the input.

@@ -15,7 +15,10 @@ from .convolution import Convolution
 Pair = tuple[int, int]
 Kind = Literal["conv", "max_pool", "avg_pool", "pad"]
 
-POINTWISE_MODULES = (nn.ReLU, nn.ReLU6, nn.Dropout, nn.Dropout2d, nn.Identity, nn.BatchNorm2d, nn.LocalResponseNorm)
+POINTWISE_MODULES = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Hardswish,
+    nn.Dropout, nn.Dropout2d, nn.Identity, nn.BatchNorm2d, nn.LocalResponseNorm,
+)  # fmt: skip
 POINTWISE_FUNCTIONS = (
     F.relu,
     F.relu6,
@@ -27,7 +30,7 @@ POINTWISE_FUNCTIONS = (
     torch.mul,
 )
 POINTWISE_METHODS = ("to", "type_as", "relu", "relu_", "contiguous")
-MERGES = (torch.cat, operator.add, torch.add)
+MERGES = (torch.cat, operator.add, operator.iadd, torch.add)
 POOLINGS: dict[Any, Kind] = {F.max_pool2d: "max_pool", F.avg_pool2d: "avg_pool"}
 
 

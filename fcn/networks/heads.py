@@ -113,11 +113,16 @@ class Head(nn.Module):
         return cast(Upsample, self.get_submodule(name))
 
     def covers(self, lengths: Sequence[int], size: int) -> bool:
-        """Whether streams of these lengths give scores for every pixel of an image of length ``size``."""
+        """Whether streams of these lengths give scores for every pixel of an image of length ``size``.
+
+        A fixed filter that clamps has them past the last cell too.
+        """
         length = lengths[0]
         for name, fine in zip(self.fusions, lengths[1:], strict=True):
             length = self.upsample(name).geometry.overlap(length, fine)
-        return length > 0 and self.upsample(self.last).geometry.overlap(length, size) == size
+        last = self.upsample(self.last)
+        clamps = last.filter == "fixed" and last.geometry.border == "clamp"
+        return length > 0 and (clamps or last.geometry.overlap(length, size) == size)
 
     def score_map(self, stream: Stream, x: Tensor) -> Tensor:
         """Scores ``[N, classes, h, w]`` of a stream's map, or of a part of it."""

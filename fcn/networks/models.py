@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from itertools import count
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 
 from fcn_kernels.grid import Border
 
-from .backbones import BACKBONES, Architecture, Modalities, Net, convolutionalize
+from .backbones import BACKBONES, Architecture, Modalities, Net, Traced, convolutionalize, is_traced
+from .backbones.traced import network_named
 from .geometry import output_size, paths, total_stride
 from .heads import Filter, Head, Stream
 from .scores import Scores
@@ -23,6 +23,8 @@ Biases = Literal["doubled", "plain"]
 STRIDES = (32, 16, 8, 4)
 PADS = ("same", "official")
 FUSIONS = ("sum", "mean")
+LARGEST_FIELD = 4096
+"""Image sizes up to here are tried in the search of the smallest."""
 AT_ONCE_SCALES = {16: 0.01, 8: 0.0001}
 """What FCN-8s trained at once multiplies the maps of its skips by (TPAMI 2016, section 4.3)."""
 
@@ -32,7 +34,8 @@ class ModelConfig:
     """Everything needed to rebuild a network: plain values only. ``ValueError`` for what makes no network."""
 
     backbone: str = "vgg16"
-    """Key of ``fcn.backbones.BACKBONES``."""
+    """Key of ``networks.backbones.BACKBONES``; or any other network, traced: ``torchvision:NAME``, ``timm:NAME``, or a
+    name given to ``register_trunk``."""
     stride: int = 8
     """32, 16 or 8: FCN-32s, FCN-16s, FCN-8s; 4 has a skip more (pool2), for thin structures: not in the paper."""
     classes: int = 21
@@ -62,8 +65,19 @@ class ModelConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "modalities", tuple(self.modalities))
         object.__setattr__(self, "tasks", tuple((str(name), int(classes)) for name, classes in self.tasks))
+        if is_traced(self.backbone):
+            for name, value in (("pad", "same"), ("truncate", ""), ("in_channels", 3)):
+                if getattr(self, name) != value:
+                    raise ValueError(
+                        f"{name} must be {value!r} for {self.backbone}, a network traced as it is, "
+                        f"got {getattr(self, name)!r}"
+                    )
+        elif self.backbone not in BACKBONES:
+            raise ValueError(
+                f"backbone must be one of {tuple(BACKBONES)}, torchvision:NAME, timm:NAME or a registered name, "
+                f"got {self.backbone!r}"
+            )
         for name, known in (
-            ("backbone", tuple(BACKBONES)),
             ("stride", STRIDES),
             ("pad", PADS),
             ("fusion", FUSIONS),
@@ -92,6 +106,7 @@ class ModelConfig:
 
     @property
     def architecture(self) -> Architecture:
+        """``KeyError`` for a traced network."""
         return BACKBONES[self.backbone]
 
     @property
@@ -111,12 +126,16 @@ class FCN(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        taps = _taps(config)
-        if config.modalities:
-            self.backbone: Net | Modalities = Modalities({name: _trunk(config, taps) for name in config.modalities})
+        trunks: dict[str, Net | Traced]
+        names = config.modalities or ("",)
+        if is_traced(config.backbone):
+            trunks = {name: _traced(config) for name in names}
+            taps = _traced_taps(config, trunks[names[0]].taps)
         else:
-            self.backbone = _trunk(config, taps)
-        trunk, share = self.backbone, config.share
+            taps = _taps(config)
+            trunks = {name: _trunk(config, taps) for name in names}
+        trunk: Net | Traced | Modalities = Modalities(trunks) if config.modalities else trunks[""]
+        self.backbone, share = trunk, config.share
         streams = [
             Stream(tap.layer, tap.score, trunk.channels(tap.layer), trunk.coord_map(tap.layer), tap.scale * share)
             for tap in taps
@@ -126,7 +145,7 @@ class FCN(nn.Module):
         self.smallest_image = _smallest_image(self)
 
     @property
-    def trunks(self) -> dict[str, Net]:
+    def trunks(self) -> dict[str, Net | Traced]:
         """By name of its modality; the name of a single one is empty."""
         if isinstance(self.backbone, Modalities):
             return dict(zip(self.config.modalities, self.backbone.trunks(), strict=True))
@@ -231,6 +250,20 @@ class _Tap:
     scale: float
 
 
+def _traced(config: ModelConfig) -> Traced:
+    strides = [stride for stride in STRIDES if stride >= config.stride]
+    with torch.device("cpu"):  # others' constructors may read what they made, and on "meta" there is nothing to read
+        return Traced(config.backbone, network_named(config.backbone), strides)
+
+
+def _traced_taps(config: ModelConfig, layers: tuple[str, ...]) -> list[_Tap]:
+    """The last layer of each stride, coarsest first."""
+    scale = AT_ONCE_SCALES if config.at_once else {}
+    deepest, *skips = layers
+    further = zip(skips, STRIDES[1:], strict=False)
+    return [_Tap(deepest, "score_fr", 1.0), *(_Tap(tap, f"score_{s}", scale.get(s, 1.0)) for tap, s in further)]
+
+
 def _taps(config: ModelConfig) -> list[_Tap]:
     """The layers that are scored, coarsest first."""
     architecture = config.architecture
@@ -278,7 +311,13 @@ def _smallest_image(model: FCN) -> int:
         except ValueError:
             return False
 
-    return next(first for first in count(1) if all(works(size) for size in range(first, first + 32)))
+    for first in range(1, LARGEST_FIELD):
+        if all(works(size) for size in range(first, first + 32)):
+            return first
+    raise ValueError(
+        f"{model.config.backbone}: its maps leave pixels at the end of images of some sizes without scores; "
+        "last_upsampling must be fixed"
+    )
 
 
 def build_model(config: ModelConfig) -> FCN:

@@ -40,9 +40,10 @@ def describe(model: FCN) -> list[LayerSummary]:
     Upsampling layers have ``kind="conv_transpose"``; fixed ones have no parameters.
     """
 
-    def row(
-        name: str, path: tuple[Layer, ...], position: CoordMap, *modules: nn.Module | None, crop: int = 0
-    ) -> LayerSummary:
+    def count(module: nn.Module) -> int:
+        return sum(p.numel() for p in module.parameters())
+
+    def row(name: str, path: tuple[Layer, ...], position: CoordMap, parameters: int, crop: int = 0) -> LayerSummary:
         layer = path[-1]
         return LayerSummary(
             name,
@@ -53,7 +54,7 @@ def describe(model: FCN) -> list[LayerSummary]:
             layer.groups,
             crop,
             layer.channels,
-            sum(p.numel() for module in modules if module is not None for p in module.parameters()),
+            parameters,
             receptive_field(path),
             int(position.scale),
             float(position.shift),
@@ -62,22 +63,21 @@ def describe(model: FCN) -> list[LayerSummary]:
     rows = []
     for modality, trunk in model.trunks.items():
         for layer in trunk.layers:
-            modules = [getattr(trunk, name, None) for name in (layer.name, f"{layer.name}_norm")]
             name = ".".join(filter(None, (modality, layer.name)))
-            rows.append(row(name, trunk.path(layer.name), trunk.coord_map(layer.name), *modules))
+            rows.append(row(name, trunk.path(layer.name), trunk.coord_map(layer.name), trunk.parameters_of(layer.name)))
 
     head, classes = model.head, model.config.classes
     deepest, *skips = head.streams
     path = (*model.backbone.path(deepest.tap), Layer(deepest.score, "conv", classes))
-    rows.append(row(deepest.score, path, deepest.position, head.score(deepest)))
+    rows.append(row(deepest.score, path, deepest.position, count(head.score(deepest))))
     for name, skip in zip((*head.fusions, head.last), (*skips, None), strict=True):
         upsample = head.upsample(name)
         step = upsample.geometry
         path = (*path, step.layer)
-        rows.append(row(name, path, step.coord_map, upsample, crop=step.crop))
+        rows.append(row(name, path, step.coord_map, count(upsample), step.crop))
         if skip is not None:
             scored = (*model.backbone.path(skip.tap), Layer(skip.score, "conv", classes))
-            rows.append(row(skip.score, scored, step.coord_map, head.score(skip), crop=step.skip_crop))
+            rows.append(row(skip.score, scored, step.coord_map, count(head.score(skip)), step.skip_crop))
     return rows
 
 

@@ -76,7 +76,8 @@ class NetworkConfig:
         such as ``[color, hha]``.
     truncate: layer that is scored in place of the last one, such as pool5: what lies behind it is left out.
     pretrained: weights of each trunk: a classifier or FCN of Caffe, torchvision, pytorch-fcn or this program; or the
-        name of a backbone whose weights come in a package: efficientnet_lite0, 1 or 2 (the extra ``pretrained``).
+        name of a backbone whose weights come in a package, efficientnet_lite0, 1 or 2 (the extra ``pretrained``), or
+        from a library, torchvision:NAME or timm:NAME.
     init_from: a network trained by this program to start from, scores included; or one for each of ``modalities``,
         ``{color: FILE, hha: FILE}``, whose scores are averaged.
     tune: the weights of ``all`` layers, or only of the ``head``: CVPR 2015's FCN-32s-fixed.

@@ -154,6 +154,7 @@ def _network(source: Source, at_once: bool | None, pad: str | None) -> tuple[Mod
 
     found = {f"head.{name}": tensor for name, tensor in (scores | filters).items()}
     for modality, trunk in model.trunks.items():
+        assert isinstance(trunk, Net)  # files hold published networks
         prefix = f"backbone.{modality}." if modality else "backbone."
         found |= {prefix + name: tensor for name, tensor in _take_trunk(given, trunk, modality).items()}
     return config, found | given  # What is left over is unexpected.

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from ..data.nyud import PUBLISHED as NYUD_PUBLISHED
-from ..data.preprocessing import CAFFE_VGG, Preprocessing
+from ..data.preprocessing import CAFFE_VGG, IMAGENET, Preprocessing
 from ..data.siftflow import PUBLISHED as SIFTFLOW_PUBLISHED
+from ..networks.backbones import BACKBONES, is_traced
+from ..networks.backbones.traced import network_named
 from ..networks.models import FCN, ModelConfig, late_fusion
 from .convert import fitted
 from .files import METADATA_KEY, Weights, load_weights
@@ -37,12 +39,12 @@ def load_pretrained_backbone(
 ) -> None:
     """Fills the trunk of ``model`` from a classifier or an FCN, in any format that ``convert`` reads or its results.
 
-    ``path`` may be the name of a backbone whose weights come in a package: ``efficientnet_lite0``. Scores are left out,
-    and with them the layers behind ``model.config.truncate``. Fully connected layers of which the file has none start
-    anew, with a warning. ``preprocessing`` of the images is that which the weights were made with
-    (``prepared_for``), else there is a warning. Where the network takes more channels than the file's (early fusion),
-    each further one starts as the mean of the others (the authors' RGB-D network). Raises
-    ``FileNotFoundError``, or ``ValueError`` naming the file and every tensor that does not fit.
+    ``path`` may be the name of a backbone whose weights come in a package (``efficientnet_lite0``) or from a library
+    (``torchvision:NAME``). Scores are left out, and with them the layers behind ``model.config.truncate``. Fully
+    connected layers of which the file has none start anew, with a warning. ``preprocessing`` of the images is that
+    which the weights were made with (``prepared_for``), else there is a warning. Where the network takes more channels
+    than the file's (early fusion), each further one starts as the mean of the others (the authors' RGB-D network).
+    Raises ``FileNotFoundError``, or ``ValueError`` naming the file and every tensor that does not fit.
     """
     path = Path(path)
     backbone, given, wanted_preprocessing = _trunk_of(path)
@@ -59,20 +61,23 @@ def load_pretrained_backbone(
             stacklevel=2,
         )
     trained = {name.rpartition(".")[0] for name in given}
-    classifier = [layer.name for layer in model.config.architecture.layers[:-1] if layer.kind == "linear"]
+    published = BACKBONES[backbone].layers if backbone in BACKBONES else ()
+    classifier = [layer.name for layer in published[:-1] if layer.kind == "linear"]
     for trunk in model.trunks.values():
         wanted = trunk.state_dict()
         fresh = [name for name in classifier if f"{name}.weight" in wanted]
         if fresh and not trained.intersection(classifier):
             warnings.warn(f"{path}: it has no {' and '.join(fresh)}; they start anew", stacklevel=2)
             wanted = {name: t for name, t in wanted.items() if name.rpartition(".")[0] not in fresh}
+        if is_traced(backbone):  # a classifier, of which the trunk is a part
+            given = {name: tensor for name, tensor in given.items() if name in wanted}
         tensors = {name: fitted(tensor, wanted.get(name)) for name, tensor in given.items()}
         first = f"{trunk.layers[0].name}.weight"
         if first in tensors and tensors[first].shape[1] < trunk.in_channels and tensors[first].shape[1] == 3:
             further = tensors[first].mean(1, keepdim=True).expand(-1, trunk.in_channels - 3, -1, -1)
             tensors[first] = torch.cat((tensors[first], further), 1)
         if model.config.truncate:
-            behind = model.config.architecture.parameters.keys() - {name.rpartition(".")[0] for name in wanted}
+            behind = BACKBONES[backbone].parameters.keys() - {name.rpartition(".")[0] for name in wanted}
             tensors = {name: t for name, t in tensors.items() if name.rpartition(".")[0] not in behind}
         check_tensors(path, tensors, wanted)
         trunk.load_state_dict(tensors, strict=False)  # but for what starts anew, all of it
@@ -94,6 +99,9 @@ def _colors_alike(given: Preprocessing, wanted: Preprocessing) -> bool:
 
 def _trunk_of(path: Path) -> tuple[str, Tensors, Preprocessing]:
     """The backbone's name, its tensors without scores, and how images are prepared for it."""
+    if is_traced(str(path)):
+        network = network_named(str(path), pretrained=True)
+        return str(path), {f"net.{name}": tensor for name, tensor in network.state_dict().items()}, _of_library(network)
     if path.suffix == ".safetensors" and METADATA_KEY in read_metadata(path):
         weights = load_weights(path)
         if weights.model.config.modalities:
@@ -104,6 +112,13 @@ def _trunk_of(path: Path) -> tuple[str, Tensors, Preprocessing]:
     heads = (scores, "score_", "upscore", "scale_pool")
     trunk = {name: t for name, t in source.tensors.items() if not name.startswith(heads)}
     return source.backbone, trunk, source.preprocessing
+
+
+def _of_library(network: torch.nn.Module) -> Preprocessing:
+    """That of torchvision's weights; timm says with each network what it was."""
+    known = getattr(network, "pretrained_cfg", None) or {}
+    mean, std = (tuple(known.get(key, default)) for key, default in (("mean", IMAGENET.mean), ("std", IMAGENET.std)))
+    return Preprocessing(mean=mean, std=std)
 
 
 def start_from(model: FCN, files: str | Mapping[str, str], preprocessing: Preprocessing) -> None:

@@ -8,6 +8,7 @@ from .efficientnet import EFFICIENTNET_LITE0, EFFICIENTNET_LITE1, EFFICIENTNET_L
 from .folding import folded
 from .googlenet import GOOGLENET, GOOGLENET_TORCHVISION
 from .net import Modalities, Net, convolutionalize
+from .traced import Traced, is_traced, register_trunk
 from .vgg import SMALL, SMALL_BATCHNORM, VGG16, VGG19
 
 BACKBONES: dict[str, Architecture] = {
@@ -24,4 +25,14 @@ BACKBONES: dict[str, Architecture] = {
     "small_batchnorm": SMALL_BATCHNORM,
 }
 
-__all__ = ["BACKBONES", "Architecture", "Modalities", "Net", "convolutionalize", "folded"]
+__all__ = [
+    "BACKBONES",
+    "Architecture",
+    "Modalities",
+    "Net",
+    "Traced",
+    "convolutionalize",
+    "folded",
+    "is_traced",
+    "register_trunk",
+]

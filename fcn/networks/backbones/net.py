@@ -14,6 +14,7 @@ from fcn_kernels import CoordMap
 
 from ..convolution import Convolution
 from ..geometry import Layer, coord_map, paths
+from .traced import Traced
 
 
 class Net(nn.Module):
@@ -87,6 +88,11 @@ class Net(nn.Module):
     def channels(self, tap: str) -> int:
         return self._paths[tap][-1].channels
 
+    def parameters_of(self, layer: str) -> int:
+        """How many numbers a layer and its normalization learn."""
+        modules = (getattr(self, name, None) for name in (layer, f"{layer}_norm"))
+        return sum(p.numel() for module in modules if module is not None for p in module.parameters())
+
     def coord_map(self, tap: str) -> CoordMap:
         """From an index of the map ``tap`` to the image coordinate that it is centered on."""
         return coord_map(self._paths[tap])
@@ -119,9 +125,9 @@ class Net(nn.Module):
                 )
             x = getattr(self, layer.name)(x.flatten(1))
         elif layer.kind == "pool":
-            x = F.max_pool2d(x, layer.kernel_size, layer.stride, layer.padding, layer.dilation, ceil_mode=True)
+            x = F.max_pool2d(x, layer.kernel_size, layer.stride, layer.padding, layer.dilation, not layer.rounds_down)
         elif layer.kind == "avg_pool":
-            x = F.avg_pool2d(x, layer.kernel_size, layer.stride, layer.padding, ceil_mode=True)
+            x = F.avg_pool2d(x, layer.kernel_size, layer.stride, layer.padding, not layer.rounds_down)
         elif layer.kind == "lrn":
             x = F.local_response_norm(x, 5, alpha=1e-4, beta=0.75)  # the settings of CaffeNet and GoogLeNet
         elif layer.kind == "sum":
@@ -147,13 +153,13 @@ class Modalities(nn.ModuleDict):
     A 1x1 convolution of the joined map is the sum of one of each map: late fusion (CVPR 2015, section 5, NYUDv2).
     """
 
-    def __init__(self, trunks: Mapping[str, Net]) -> None:
+    def __init__(self, trunks: Mapping[str, Net | Traced]) -> None:
         super().__init__(trunks)
         self.in_channels = sum(trunk.in_channels for trunk in trunks.values())
         self.taps = self.trunks()[0].taps
 
-    def trunks(self) -> list[Net]:
-        return [cast(Net, trunk) for trunk in self.values()]
+    def trunks(self) -> list[Net | Traced]:
+        return [cast(Net | Traced, trunk) for trunk in self.values()]
 
     def path(self, tap: str) -> tuple[Layer, ...]:
         return self.trunks()[0].path(tap)
