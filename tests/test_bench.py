@@ -281,6 +281,7 @@ def test_wrong_arguments_end_with_status_2_and_a_reason() -> None:
 def start_gpu_script(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     command = [str(ROOT / "bench" / "gpu.sh"), *arguments]
     environment = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT), **environment}
+    environment.pop("TRITON_INTERPRET", None)  # with it Triton's kernels would be measured too, for a minute
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 

@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fcn.cli import main
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals")
 
 
@@ -102,12 +104,13 @@ def test_there_is_a_checkpoint_whatever_stops_a_run(
     assert not list((tmp_path / "run").rglob("*.partial"))
 
 
-def test_a_second_run_in_the_folder_is_refused(recipe_file: Path, tmp_path: Path) -> None:
+def test_a_second_run_in_the_folder_is_refused(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with training(recipe_file):
         for words in (["train", str(recipe_file)], ["train", "--resume", str(tmp_path / "run")]):
-            second = subprocess.run([sys.executable, "-m", "fcn", *words], capture_output=True, text=True, check=False)
-            assert second.returncode == 2
-            assert f"another process is training in {tmp_path / 'run'}" in second.stderr
+            assert main(words) == 2
+            assert f"another process is training in {tmp_path / 'run'}" in capsys.readouterr().err
 
 
 def test_before_training_there_is_nothing_to_keep(recipe_file: Path, tmp_path: Path) -> None:

@@ -396,7 +396,7 @@ def test_names_are_text(weights: Path, tmp_path: Path, capsys: Any) -> None:
 def test_nothing_of_the_confusion_is_cut_off(tmp_path: Path, count: int) -> None:
     """White all around."""
     names = [f"quite a long name of a class, number {index}" for index in range(count)]
-    save_confusion(tmp_path / "c.png", torch.ones(count, count), names)
+    save_confusion(tmp_path / "c.png", torch.eye(count), names)
     pixels = np.asarray(Image.open(tmp_path / "c.png").convert("L"))
     for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
         assert edge.min() == 255

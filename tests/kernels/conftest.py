@@ -33,6 +33,7 @@ torch.backends.cudnn.allow_tf32 = False
 
 EXAMPLES = int(os.environ.get("FCN_KERNELS_EXAMPLES", "60"))
 EXAMPLES_EMULATED = 8  # a GPU's threads one after the other, in software, take their time
+EXAMPLES_INTERPRETED = 4  # and Triton's interpreter a minute for some tests
 
 
 def device_of(backend: str) -> str:
@@ -79,9 +80,10 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     name = str(request.param)
     function = getattr(request.function, "__func__", request.function)
     if hasattr(function, "hypothesis"):
+        examples = EXAMPLES_INTERPRETED if interpreted(name) else EXAMPLES_EMULATED if emulated(name) else EXAMPLES
         # Hypothesis has no public way to let a fixture choose the number of examples.
         function._hypothesis_internal_use_settings = settings(
-            function._hypothesis_internal_use_settings, max_examples=EXAMPLES_EMULATED if emulated(name) else EXAMPLES
+            function._hypothesis_internal_use_settings, max_examples=examples
         )
     with torch.device(device_of(name)):
         yield name

@@ -22,8 +22,7 @@ from fcn_kernels import (
 )
 from fcn_kernels.loss import LossCall
 from fcn_kernels.nn import ConvTransposeAdd, DilatedConv2d
-
-GRID = BilinearGrid.transposed(4, 3, (21, 27))
+from tests.kernels.conftest import interpreted
 
 
 def permuted(*shape: int) -> Tensor:
@@ -34,23 +33,24 @@ def permuted(*shape: int) -> Tensor:
 @pytest.mark.parametrize("make", [torch.randn, permuted])
 def test_opcheck(backend: str, make: Callable[..., Tensor]) -> None:
     ops = torch.ops.fcn_kernels
-    x, skip, target = make(2, 3, 6, 7), make(2, 3, 21, 27), torch.randint(0, 3, (2, 21, 27))
-    grid = GRID.as_ints()
+    n = 1 if interpreted(backend) else 2
+    x, skip, target = make(n, 3, 3, 2), make(n, 3, 6, 5), torch.randint(0, 3, (n, 6, 5))
+    grid = BilinearGrid.transposed(2, 1, (6, 5)).as_ints()
     torch.library.opcheck(ops.upsample_add.default, (x, skip, grid, backend))
     torch.library.opcheck(ops.upsample_add.default, (x, None, grid, backend))
-    torch.library.opcheck(ops.upsample_add_backward.default, (skip, [6, 7], grid, "channels_last", backend))
-    weight = torch.randn(3, 1, 8, 8)
+    torch.library.opcheck(ops.upsample_add_backward.default, (skip, [3, 2], grid, "channels_last", backend))
+    weight = torch.randn(3, 1, 4, 4)
     for added in (skip, None):
-        torch.library.opcheck(ops.conv_transpose_add.default, (x, weight, added, [21, 27], 4, 3, backend))
+        torch.library.opcheck(ops.conv_transpose_add.default, (x, weight, added, [6, 5], 2, 1, backend))
     for layout in ("contiguous", "channels_last"):
-        args = (skip, weight, [6, 7], layout, 4, 3, backend)
+        args = (skip, weight, [3, 2], layout, 2, 1, backend)
         torch.library.opcheck(ops.conv_transpose_add_backward_x.default, args)
-    torch.library.opcheck(ops.conv_transpose_add_backward_weight.default, (skip, x, 8, 4, 3, backend))
+    torch.library.opcheck(ops.conv_transpose_add_backward_weight.default, (skip, x, 4, 2, 1, backend))
     for confidence in (False, True):
         for dtype in (torch.uint8, torch.int64):
             torch.library.opcheck(ops.upsample_argmax.default, (x, grid, confidence, dtype, backend))
     for with_grad in (False, True):
-        call = LossCall(x, target, torch.rand(3), torch.rand(2, 21, 27), 255, "mean", 0.1, backend)
+        call = LossCall(x, target, torch.rand(3), torch.rand(n, 6, 5), 255, "mean", 0.1, backend)
         torch.library.opcheck(ops.upsample_cross_entropy.default, (grid, with_grad, *call))
     call = LossCall(x, target, None, None, 255, "none", 0.0, backend)
     torch.library.opcheck(ops.upsample_cross_entropy_pixels.default, (grid, *call))
@@ -255,7 +255,7 @@ def test_devices_without_kernels_get_the_reference(device: str) -> None:
 @pytest.mark.parametrize("loss", [cross_entropy, upsample_cross_entropy])
 def test_backward_again_and_of_a_scaled_loss(backend: str, loss: Callable[..., Tensor]) -> None:
     x = torch.randn(2, 3, 5, 6, requires_grad=True)
-    target = torch.randint(0, 3, (2, 5, 6))
+    target = torch.randint(0, 3, (2, 6, 5))
     once = loss(x, target, backend=backend)
     (right,) = torch.autograd.grad(loss(x, target, backend="reference"), x)
     for times in (1, 2, 3):  # x.grad must not be what the loss keeps for the next backward
@@ -267,7 +267,7 @@ def test_backward_again_and_of_a_scaled_loss(backend: str, loss: Callable[..., T
 
 @pytest.mark.parametrize("loss", [cross_entropy, upsample_cross_entropy])
 def test_a_gradient_may_be_changed_past_autograd(backend: str, loss: Callable[..., Tensor]) -> None:
-    x, target = torch.randn(2, 3, 5, 6, requires_grad=True), torch.randint(0, 3, (2, 5, 6))
+    x, target = torch.randn(2, 3, 5, 6, requires_grad=True), torch.randint(0, 3, (2, 6, 5))
     once = loss(x, target, backend=backend)
     (right,) = torch.autograd.grad(loss(x, target, backend="reference"), x)
     for factor in (1.0, 1.0, 2.0, 1.0):
