@@ -24,10 +24,11 @@ def dtypes_of(backend: str) -> tuple[torch.dtype, ...]:
 
 
 @st.composite
-def grids(draw: st.DrawFn, input_size: tuple[int, int]) -> BilinearGrid:
-    """Every kind of sampling: both conventions of F.interpolate, FCN's strides with crops, and odd affine maps."""
+def grids(draw: st.DrawFn, input_size: tuple[int, int], largest: int = 40) -> BilinearGrid:
+    """Every kind of sampling: both conventions of F.interpolate, FCN's strides with crops, and odd affine maps; outputs
+    of up to ``largest`` rows and columns."""
     kind = draw(st.sampled_from(("interpolate", "align_corners", "transposed", "affine")))
-    size = (draw(st.integers(1, 40)), draw(st.integers(1, 40)))
+    size = (draw(st.integers(1, largest)), draw(st.integers(1, largest)))
     if kind == "transposed":
         stride = draw(st.sampled_from((1, 2, 3, 4, 5, 8, 11, 16)))
         # Sizes beyond what the input feeds are allowed: zeros there.
@@ -52,10 +53,11 @@ def scores(
     dtypes: tuple[torch.dtype, ...] = DTYPES,
     kinds: tuple[str, ...] = SCORES,
     min_images: int = 0,
+    max_images: int = 3,
 ) -> Tensor:
     """Coarse scores ``[N, C, h, w]``, empty batches and single pixels included."""
     shape = (
-        draw(st.integers(min_images, 3)),
+        draw(st.integers(min_images, max_images)),
         draw(st.integers(1, max_classes)),
         draw(st.integers(1, 9)),
         draw(st.integers(1, 20)),

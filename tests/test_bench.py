@@ -155,6 +155,7 @@ def test_markdown_shows_times_ratios_floor_and_memory() -> None:
         "6x / 15x",
         "4.0",
         "0.5 / 80",
+        "1e-07 / 1e-07",
     ]
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,25 @@ class Stage:
         return int(json.loads(result.read_text(encoding="utf-8"))["epochs"]) if result.exists() else 0
 
 
+@contextmanager
+def _deterministic_meanwhile() -> Iterator[None]:
+    """Lightning asks PyTorch for deterministic algorithms for the whole process; here while a stage trains.
+
+    Every new tensor would also be filled, a pass over memory, lest somebody reads what nobody wrote: nobody does.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    settings: Any = torch.utils.deterministic
+    filled = settings.fill_uninitialized_memory
+    settings.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        settings.fill_uninitialized_memory = filled
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+
+
+@_deterministic_meanwhile()
 def train_stage(
     stage: Stage,
     network: Callable[[int], FCN],

@@ -97,9 +97,8 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert result.stderr == ""
 
 
-@pytest.mark.parametrize("words", [["data", "kinds"], ["train", "--keys"]])
-def test_without_docstrings_and_assertions(words: list[str]) -> None:
-    subprocess.run([sys.executable, "-OO", "-m", "fcn", *words], capture_output=True, check=True)
+def test_without_docstrings_and_assertions() -> None:
+    subprocess.run([sys.executable, "-OO", "-m", "fcn", "train", "--keys"], capture_output=True, check=True)
 
 
 @pytest.fixture

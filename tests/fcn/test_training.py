@@ -137,6 +137,13 @@ def test_median_frequency_weights() -> None:
     torch.testing.assert_close(median_frequency_weights(data), torch.tensor([0.8, 2.0, 1.0, 0.0]))
 
 
+def test_settings_of_the_process_are_as_before(recipe: Recipe) -> None:
+    train(recipe)
+    assert not torch.are_deterministic_algorithms_enabled()
+    settings: Any = torch.utils.deterministic
+    assert settings.fill_uninitialized_memory
+
+
 def test_staged_run_writes_everything(recipe: Recipe) -> None:
     weights = train(recipe)
     run = Path(recipe.trainer.run_dir)

@@ -59,6 +59,16 @@ def classes_of(backend: str) -> int:
     return 4 if interpreted(backend) else 23
 
 
+def images_of(backend: str) -> int:
+    """The most images worth drawing."""
+    return 2 if interpreted(backend) else 3
+
+
+def side_of(backend: str) -> int:
+    """The most rows and columns of results worth drawing."""
+    return 18 if interpreted(backend) else 40
+
+
 def interpreted(backend: str) -> bool:
     """Whether ``backend`` is Triton's interpreter, which takes its time for every operation of a kernel."""
     return backend == "triton" and emulated(backend)

@@ -255,7 +255,7 @@ def test_devices_without_kernels_get_the_reference(device: str) -> None:
 @pytest.mark.parametrize("loss", [cross_entropy, upsample_cross_entropy])
 def test_backward_again_and_of_a_scaled_loss(backend: str, loss: Callable[..., Tensor]) -> None:
     x = torch.randn(2, 3, 5, 6, requires_grad=True)
-    target = torch.randint(0, 3, (2, 6, 5))
+    target = torch.randint(0, 3, (2, 5, 6))
     once = loss(x, target, backend=backend)
     (right,) = torch.autograd.grad(loss(x, target, backend="reference"), x)
     for times in (1, 2, 3):  # x.grad must not be what the loss keeps for the next backward
@@ -267,7 +267,7 @@ def test_backward_again_and_of_a_scaled_loss(backend: str, loss: Callable[..., T
 
 @pytest.mark.parametrize("loss", [cross_entropy, upsample_cross_entropy])
 def test_a_gradient_may_be_changed_past_autograd(backend: str, loss: Callable[..., Tensor]) -> None:
-    x, target = torch.randn(2, 3, 5, 6, requires_grad=True), torch.randint(0, 3, (2, 6, 5))
+    x, target = torch.randn(2, 3, 5, 6, requires_grad=True), torch.randint(0, 3, (2, 5, 6))
     once = loss(x, target, backend=backend)
     (right,) = torch.autograd.grad(loss(x, target, backend="reference"), x)
     for factor in (1.0, 1.0, 2.0, 1.0):

@@ -11,7 +11,7 @@ from torch import Tensor
 from fcn_kernels import BilinearGrid, CoordMap, upsample_add
 from fcn_kernels.backend import implementation
 from fcn_kernels.grid import Border
-from tests.kernels.conftest import classes_of, emulated
+from tests.kernels.conftest import classes_of, emulated, images_of, side_of
 from tests.strategies import (
     LAYOUTS,
     assert_as_good_as_torch,
@@ -36,8 +36,10 @@ def with_gradient(x: Tensor, upstream: Tensor, grid: BilinearGrid, backend: str)
 
 @given(data=st.data())
 def test_forward_and_backward(backend: str, data: st.DataObject) -> None:
-    x = data.draw(scores(max_classes=classes_of(backend), kinds=KINDS, dtypes=dtypes_of(backend)))
-    grid = data.draw(grids((x.shape[2], x.shape[3])))
+    x = data.draw(
+        scores(max_classes=classes_of(backend), max_images=images_of(backend), kinds=KINDS, dtypes=dtypes_of(backend))
+    )
+    grid = data.draw(grids((x.shape[2], x.shape[3]), side_of(backend)))
     skip = None
     if data.draw(st.booleans()):
         skip = with_layout(torch.randn(*x.shape[:2], *grid.size).to(x.dtype), data.draw(st.sampled_from(LAYOUTS)))
@@ -63,9 +65,15 @@ def test_forward_and_backward(backend: str, data: st.DataObject) -> None:
 @given(data=st.data())
 def test_writes_every_element_and_no_other(backend: str, data: st.DataObject) -> None:
     x = data.draw(
-        scores(max_classes=classes_of(backend), dtypes=(torch.float32, torch.bfloat16), kinds=("normal",), min_images=1)
+        scores(
+            max_classes=classes_of(backend),
+            max_images=images_of(backend),
+            dtypes=(torch.float32, torch.bfloat16),
+            kinds=("normal",),
+            min_images=1,
+        )
     )
-    grid = data.draw(grids((x.shape[2], x.shape[3])))
+    grid = data.draw(grids((x.shape[2], x.shape[3]), side_of(backend)))
     layout = data.draw(st.sampled_from(("contiguous", "channels_last")))
     shape = (*x.shape[:2], *grid.size)
     kernels = implementation("upsample_add", backend)

@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 from fcn_kernels import launch, upsample_argmax
 from fcn_kernels.backend import implementation
 from fcn_kernels.ops.upsample_add.reference import upsample
-from tests.kernels.conftest import interpreted
+from tests.kernels.conftest import images_of, interpreted, side_of
 from tests.strategies import assert_fences_hold, dtypes_of, fenced, grids, scores
 
 
 @given(data=st.data())
 def test_labels_and_confidence(backend: str, data: st.DataObject) -> None:
-    x = data.draw(scores(max_classes=6 if interpreted(backend) else 30, dtypes=dtypes_of(backend)))
-    grid = data.draw(grids((x.shape[2], x.shape[3])))
+    x = data.draw(
+        scores(max_classes=6 if interpreted(backend) else 30, max_images=images_of(backend), dtypes=dtypes_of(backend))
+    )
+    grid = data.draw(grids((x.shape[2], x.shape[3]), side_of(backend)))
     labels = upsample_argmax(x, grid=grid, backend=backend)
     again, confidence = upsample_argmax(x, grid=grid, confidence=True, backend=backend)
     assert isinstance(labels, torch.Tensor)
@@ -40,7 +42,7 @@ def test_labels_and_confidence(backend: str, data: st.DataObject) -> None:
 @given(data=st.data())
 def test_ties_go_to_the_lowest_class(backend: str, data: st.DataObject) -> None:
     x = data.draw(scores(kinds=("constant", "equal_classes"), min_images=1, dtypes=dtypes_of(backend)))
-    grid = data.draw(grids((x.shape[2], x.shape[3])))
+    grid = data.draw(grids((x.shape[2], x.shape[3]), side_of(backend)))
     assert not upsample_argmax(x, grid=grid, backend=backend).any()  # type: ignore[union-attr]
 
 
@@ -99,8 +101,10 @@ def test_no_winner_is_lost_to_pruning(backend: str, scale: float, factor: int) -
 @given(data=st.data())
 def test_writes_every_pixel_and_no_other(backend: str, data: st.DataObject) -> None:
     few = 5 if interpreted(backend) else 23
-    x = data.draw(scores(dtypes=(torch.float32,), kinds=("normal",), min_images=1, max_classes=few))
-    grid = data.draw(grids((x.shape[2], x.shape[3])))
+    x = data.draw(
+        scores(dtypes=(torch.float32,), kinds=("normal",), min_images=1, max_images=images_of(backend), max_classes=few)
+    )
+    grid = data.draw(grids((x.shape[2], x.shape[3]), side_of(backend)))
     shape = (x.shape[0], *grid.size)
     labels, label_buffer = fenced(shape, torch.uint8)
     confidence, confidence_buffer = fenced(shape, torch.float32)
