@@ -129,7 +129,7 @@ _choices = {
 def _transformed() -> str | None:
     """What is at work that sees through plain PyTorch only, if anything is."""
     if torch.compiler.is_compiling():
-        return None
+        return "torch.onnx.export translates" if torch.onnx.is_in_onnx_export() else None
     if torch._C._get_tracing_state() is not None:
         return "torch.jit.trace and torch.onnx.export(dynamo=False) record"
     if torch._C._are_functorch_transforms_active():
@@ -142,7 +142,7 @@ def _transformed() -> str | None:
 def choose(operator: str, backend: str | None, x: Tensor) -> str:
     """The backend that runs ``operator`` on ``x``. An explicit choice that cannot raises ``ValueError``.
 
-    Tracing, ``torch.func`` and forward-mode derivatives get the reference from "auto".
+    Tracing, export to ONNX, ``torch.func`` and forward-mode derivatives get the reference from "auto".
     """
     if backend is None:
         backend = _default

@@ -63,7 +63,7 @@ def pil_to_array(image: Image.Image, name: str = "image") -> np.ndarray:
         return np.broadcast_to(gray[:, :, None], (*gray.shape, 3))
     if image.mode == "F":
         raise DataError(f"{name}: float pixels; 8 or 16 bits are wanted")
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def read_image(path: str | Path) -> np.ndarray:

@@ -36,6 +36,8 @@ FOREIGN_SUFFIXES = {
 """Files that a person would call images and that are not read: why, and the way out."""
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")
 PAGED_FORMATS = ("TIFF", "GIF", "WEBP", "PNG", "AVIF", "HEIF", "MPO")
+ORIENTATION = 0x0112
+"""EXIF's tag; 1 is as stored."""
 LIMIT_MEGAPIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
 """Pillow's limit against files that are small and decode to gigabytes."""
 
@@ -143,9 +145,9 @@ def left_out(path: Path) -> str | None:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation says, as viewers and labeling tools show it."""
+    """Turned as its EXIF orientation says, as viewers and labeling tools show it; no copy of one that is upright."""
     try:
-        return ImageOps.exif_transpose(image)
+        return image if image.getexif().get(ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
     except Exception:  # EXIF data that cannot be parsed say nothing about orientation; Pillow raises many types.
         return image
 
@@ -154,7 +156,7 @@ def orientation(path: Path) -> int:
     """By EXIF, 1 to 8; 1 is as stored."""
     with open_lazily(path, "image") as image:
         try:
-            return int(image.getexif().get(0x0112, 1))
+            return int(image.getexif().get(ORIENTATION, 1))
         except Exception:  # as in ``upright``
             return 1
 

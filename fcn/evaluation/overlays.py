@@ -40,8 +40,10 @@ def save_overlay(
 ) -> None:
     """A PNG of the overlay at the image's size (above ``LARGEST`` pixels: reduced), with a legend of the classes that
     occur below it."""
-    counts = np.bincount(labels.ravel(), minlength=len(classes))
-    present = [index for index in range(len(classes)) if counts[index]]
+    found: set[int] = set()
+    for _, own in _bands(image, labels, 1):  # of all at once NumPy makes copies of 8 bytes a pixel
+        found.update(np.unique(own).tolist())
+    present = [index for index in range(len(classes)) if index in found]
     names, step = drawable(classes), _step(labels.size)
     width = -(-labels.shape[1] // step)
     below = legend([names[index] for index in present], [palette[index] for index in present], width)
