@@ -82,7 +82,7 @@ def _ncnn(net: nn.Module, image: Tensor) -> Network:
         traced = Path(folder) / "net.pt"
         torch.jit.trace(net, image).save(str(traced))
         shape = ",".join(map(str, image.shape))
-        command = [str(Path(pnnx.__file__).parent / "bin" / "pnnx"), str(traced), f"inputshape=[{shape}]", "fp16=0"]
+        command = [pnnx.EXEC_PATH, str(traced), f"inputshape=[{shape}]", "fp16=0"]
         subprocess.run(command, check=True, capture_output=True, cwd=folder)
         engine.load_param(str(Path(folder) / "net.ncnn.param"))
         engine.load_model(str(Path(folder) / "net.ncnn.bin"))
