@@ -138,8 +138,11 @@ def plain_axes(axes: Axes, grid: Literal["x", "y"] = "y") -> None:
 
 def save_figure(figure: Figure, path: str | Path, dpi: float = 150) -> None:
     """A PNG, written whole or not at all, as large as all that is drawn needs."""
+    # Labels longer than their axis: Matplotlib 3.9 leaves them out by itself.
+    labels = [axis.label for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    artists = [*figure.get_default_bbox_extra_artists(), *labels]
     with replacing(path) as partial:
-        figure.savefig(partial, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.1)
+        figure.savefig(partial, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.1, bbox_extra_artists=artists)
 
 
 def _pixels(figure: Figure) -> np.ndarray:
