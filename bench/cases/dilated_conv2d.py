@@ -17,15 +17,13 @@ NEEDS = ("dilated_conv2d",)
 
 CHANNELS, SIZE = 512, 64
 DILATIONS = (1, 2, 4, 12, 24)
+WINOGRAD = 36 / 16
+"""Products for each output, input and output channel of a 3 x 3 filter by F(4x4, 3x3), in every pass; directly 9."""
 
 
 def taps_inside(size: int, dilation: int) -> int:
     """Pairs of (output pixel, tap) of one axis whose tap lies in the image; the others multiply zeros."""
     return size + 2 * max(0, size - dilation)
-
-
-WINOGRAD = 36 / 16
-"""Products for each output of a 3 x 3 filter by F(4x4, 3x3) in float32, and as many for each gradient."""
 
 
 def build(device: torch.device, *, dilation: int, dtype: torch.dtype, gradient: bool) -> Problem:

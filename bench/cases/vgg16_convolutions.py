@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,14 +11,13 @@ from torch import Tensor, nn
 import fcn_kernels
 from bench import baselines, engines, inputs
 from bench.cases import Candidate, Case, Floor, Outputs, Problem
+from bench.cases.dilated_conv2d import WINOGRAD
 
 OPERATOR = "vgg16_convolutions"
 NEEDS = ("dilated_conv2d",)
 
 SIZE = 500
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-WINOGRAD = 36 / 16
-"""Products for each output, input channel and output channel of a 3 x 3 filter by F(4x4, 3x3); directly there are 9."""
 
 
 def network() -> tuple[nn.Sequential, int]:
@@ -41,9 +42,7 @@ def build(device: torch.device) -> Problem:
     net = net.to(device)
     image = inputs.blob_scores((1, 3, SIZE, SIZE)).to(device)
     last = baselines.channels_last(image)
-    net_last, _ = network()
-    net_last.load_state_dict(net.state_dict())
-    net_last = net_last.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net_last = copy.deepcopy(net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     convolutions = [layer for layer in net_last if not isinstance(layer, nn.ReLU)]
 
     def ours(backend: str) -> Outputs:
@@ -56,7 +55,7 @@ def build(device: torch.device) -> Problem:
         return (x,)
 
     def right() -> Outputs:
-        y: Tensor = network_in_float64(net)(image.double())
+        y: Tensor = copy.deepcopy(net).double()(image.double())
         return (y,)
 
     compiled = baselines.compiled(net_last)
@@ -72,12 +71,6 @@ def build(device: torch.device) -> Problem:
         floor=Floor(bytes=image.nbytes + sum(p.nbytes for p in net.parameters()), operations=products),
         tolerance=1e-3,  # MNN's; the table shows the error of each
     )
-
-
-def network_in_float64(net: nn.Sequential) -> nn.Sequential:
-    copy, _ = network()
-    copy.load_state_dict(net.state_dict())
-    return copy.to(next(net.parameters()).device, torch.float64)
 
 
 CASES = [Case(OPERATOR, f"{SIZE} x {SIZE}, float32", "forward", build, small=True, headline=True)]

@@ -84,7 +84,7 @@ def load_pretrained_backbone(
 
 
 def prepared_for(path: str | os.PathLike[str]) -> Preprocessing:
-    """How images were prepared for the weights in a file, or in the package of a backbone of this name."""
+    """How images were prepared for the weights in a file, or of the backbone of this name in a package or library."""
     return _trunk_of(Path(path))[2]
 
 

@@ -20,7 +20,7 @@ from fcn.networks.backbones import register_trunk, traced
 from fcn.networks.heads import Head, Stream
 from fcn.networks.models import ModelConfig, build_model
 from fcn.networks.summary import describe
-from fcn.weights import load_pretrained_backbone, load_weights, save_weights
+from fcn.weights import load_pretrained_backbone, load_weights, prepared_for, save_weights
 from fcn_kernels import CoordMap
 
 
@@ -240,5 +240,9 @@ def test_libraries(monkeypatch: pytest.MonkeyPatch, library: str, module: str) -
     assert not (model.backbone.state_dict()["net.stem.weight"] == 0.25).all()
     load_pretrained_backbone(model, f"{library}:small")
     assert (model.backbone.state_dict()["net.stem.weight"] == 0.25).all()
+    assert prepared_for(f"{library}:small") == IMAGENET
+    monkeypatch.setattr(Small, "pretrained_cfg", {"mean": (0.5, 0.5, 0.5)}, raising=False)  # as timm's networks have
+    with pytest.warns(UserWarning, match="trained on images prepared by .*0.5, 0.5, 0.5"):
+        load_pretrained_backbone(model, f"{library}:small", IMAGENET)
     with pytest.raises(ValueError, match=f"^{library}:large: {library} makes no such network: Unknown model large"):
         build_model(ModelConfig(f"{library}:large"))

@@ -110,6 +110,9 @@ VGG = (
 
 @pytest.mark.parametrize(("inputs", "outputs", "size"), VGG, ids=str)
 def test_layers_of_vgg16_on_heavy_tails(inputs: int, outputs: int, size: int) -> None:
+    torch.manual_seed(
+        inputs + outputs
+    )  # a maximum over random numbers is as good as their tails; over others it may pass
     size = min(size, 40)  # errors depend on channels; more pixels are more of the same
     x, grad = heavy_tailed(1, inputs, size, size), heavy_tailed(1, outputs, size, size) / 100
     weight = torch.randn(outputs, inputs, 3, 3, dtype=torch.float64) * (2 / (9 * inputs)) ** 0.5
