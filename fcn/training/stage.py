@@ -32,6 +32,7 @@ from ..recipes.config import DataConfig, OptimizerConfig, TrainerConfig
 from .callbacks import LastCheckpoint, Progress, Records, StopIfNotFinite
 from .checks import check_batch_normalization
 from .losses import Loss
+from .memory import freed_memory_kept
 from .task import SegmentationTask, seed_of
 
 BEST_FILE, LAST_FILE, RESULT_FILE = "best.safetensors", "last.ckpt", "result.json"
@@ -88,6 +89,7 @@ def _deterministic_meanwhile() -> Iterator[None]:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
 
 
+@freed_memory_kept()
 @_deterministic_meanwhile()
 def train_stage(
     stage: Stage,
