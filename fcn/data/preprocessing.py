@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .files import Levels, at_levels, eight_bits
@@ -91,11 +92,10 @@ class Preprocessing:
             if pixels.dtype == np.uint16:
                 histogram.add(pixels)
                 continue
-            values = pixels.astype(np.float64)
             scale = 255.0 if image.dtype == np.uint8 else 1.0
-            count += values.shape[0] * values.shape[1]
-            total = total + values.sum((0, 1))
-            squares = squares + np.square(values).sum((0, 1))
+            count += pixels.shape[0] * pixels.shape[1]
+            sums = _sums(pixels)
+            total, squares = total + sums[0], squares + sums[1]
         levels = histogram.levels()
         if levels is not None:
             values = at_levels(np.arange(1 << 16), levels).astype(np.float64)
@@ -157,6 +157,16 @@ def _pixels(image: np.ndarray[Any, Any], channels: int) -> np.ndarray[Any, Any]:
     if image.dtype not in (np.uint8, np.float32):
         raise TypeError(f"image must be uint8 or float32, got {image.dtype}")
     return image
+
+
+def _sums(pixels: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The sums of the values of ``[H, W, C]`` and of their squares, by channel."""
+    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:  # exact, and ten times as fast as by the pixel
+        counts = np.reshape(Image.fromarray(np.ascontiguousarray(pixels)).histogram(), (3, 256))
+        levels = np.arange(256.0)
+        return counts @ levels, counts @ np.square(levels)
+    values = pixels.astype(np.float64)
+    return values.sum((0, 1)), np.square(values).sum((0, 1))
 
 
 def rgb(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
