@@ -14,7 +14,9 @@ OVERRIDES = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", nargs="?", help="YAML file, such as recipes/camvid_fcn8s_small.yaml")
+    parser.add_argument(
+        "recipe", nargs="?", help="YAML file, or the name of a recipe that comes along, such as camvid_fcn8s_small"
+    )
     parser.add_argument(
         "--resume",
         metavar="RUN_DIR",
@@ -35,14 +37,13 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
 
     from pytorch_lightning.utilities import rank_zero_only
 
-    from ..recipes.config import load_recipe, recipe_help
+    from ..recipes.config import load_recipe
     from ..training.run import resume, train
     from ..training.stage import LAST_FILE
 
     say = rank_zero_only(print)  # one of several processes speaks
     if options.keys:
-        print(recipe_help())
-        return 0
+        return _list_keys()
     if options.resume:
         run_dir = options.resume
     else:
@@ -57,4 +58,18 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
             say("\nInterrupted; nothing was trained yet.", file=sys.stderr)
         raise
     say(f"Best weights: {weights}")
+    return 0
+
+
+def _list_keys() -> int:
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from ..recipes.keys import keys
+
+    console = Console()
+    for key in keys():
+        console.print(Text.assemble((f"--{key.name} ", "bold"), f"{key.default}   ({key.choices})"))
+        console.print(Padding(Text(key.description), (0, 4)))
     return 0

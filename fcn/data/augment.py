@@ -27,10 +27,11 @@ class Augmentation:
     scale: smallest and largest factor of a random resize (uniform in its logarithm).
     jitter: shift by up to this many pixels along each axis; what comes into view is the mean color, labeled void.
     crop: height and width of a random crop; smaller images are padded with the mean color, labeled void. None: no crop.
-    rotate: turn by up to so many degrees; elastic: bend, by displacements with a deviation of so many pixels (for
-        microscopy about 10). What comes into view from outside is as with ``jitter``.
-    blur: a Gaussian with a deviation of up to so many pixels; noise: Gaussian noise of up to this part of each
-        channel's deviation; light: contrast, brightness and tint, by up to this part.
+    rotate: turn by up to so many degrees; what comes into view is as with ``jitter``.
+    elastic: bend, by displacements with a deviation of so many pixels (for microscopy about 10).
+    blur: under a Gaussian with a deviation of up to so many pixels.
+    noise: add Gaussian noise of up to this part of each channel's deviation.
+    light: change contrast, brightness and tint by up to this part.
     """
 
     mirror: bool = False

@@ -1,4 +1,4 @@
-"""Distorted views of preprocessed images, by ``scipy.ndimage``: turned and bent, blurred, noisy, of other brightness."""
+"""Distorted views of preprocessed images, by ``scipy.ndimage``: turned, bent, blurred, noisy, in other light."""
 
 from __future__ import annotations
 

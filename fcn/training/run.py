@@ -23,14 +23,13 @@ from ..data.check import cheap_problems
 from ..data.tasks import classes_fit
 from ..errors import ConfigError, DataError, NotFiniteError
 from ..files import replacing
-from ..recipes.config import Recipe, StagesConfig, load_recipe, overridden, rooted, save_recipe
+from ..recipes.config import RECIPE_FILE, Recipe, StagesConfig, load_recipe, overridden, rooted, save_recipe
+from ..weights.files import BEST_FILE
 from .checks import check_machine, check_processes, check_task_weights
 from .interruption import interruptible, is_first_process
 from .losses import Loss, labeled_pixels, median_frequency_weights
-from .stage import BEST_FILE, LAST_FILE, Images, Stage, train_stage
+from .stage import LAST_FILE, Images, Stage, train_stage
 from .start import first_weights, new_network, preprocessing_of, rates_for_loss
-
-RECIPE_FILE = "recipe.yaml"
 
 AT_RESUME = (
     "data.root",

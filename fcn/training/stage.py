@@ -29,13 +29,14 @@ from ..errors import ConfigError
 from ..files import write_text
 from ..networks.models import FCN
 from ..recipes.config import DataConfig, OptimizerConfig, TrainerConfig
+from ..weights.files import BEST_FILE
 from .callbacks import LastCheckpoint, Progress, Records, StopIfNotFinite
 from .checks import check_batch_normalization
 from .losses import Loss
 from .memory import freed_memory_kept
 from .task import SegmentationTask, seed_of
 
-BEST_FILE, LAST_FILE, RESULT_FILE = "best.safetensors", "last.ckpt", "result.json"
+LAST_FILE, RESULT_FILE = "last.ckpt", "result.json"
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class SegmentationTask(pl.LightningModule):
         if options.name == "sgd":
             optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=options.momentum)
         else:
-            optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=True)  # four times as fast
+            optimizer = torch.optim.AdamW(groups, lr=self.lr)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -31,7 +31,7 @@ from fcn.training.run import resume, train
 from fcn.training.task import SegmentationTask
 from fcn.weights import Weights, load_weights
 
-RECIPE = Path(__file__).parents[2] / "recipes/siftflow_fcn8s_vgg16.yaml"
+RECIPE = Path(__file__).parents[2] / "fcn/recipes/library/siftflow_fcn8s_vgg16.yaml"
 LABELS = {"semantic": "SemanticLabels", "geometric": "GeoLabels"}
 CLASSES = {"semantic": SEMANTIC_CLASSES, "geometric": GEOMETRIC_CLASSES}
 SKY, ROAD, BUILDING = (SEMANTIC_CLASSES.index(name) for name in ("sky", "road", "building"))
