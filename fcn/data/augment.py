@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from .distortion import blurred, noisy, relit, warped
 from .files import VOID
+from .resizing import resized_image, resized_labels
 
 SCALES = (1 / 64, 16.0)
 LARGEST_SIDE = 8192
@@ -65,10 +65,8 @@ class Augmentation:
         """``[H, W(, C)]`` and ``[(T, )H, W]`` in, the same out."""
         factor = np.exp(random.uniform(*np.log(self.scale)))
         height, width = target.shape[-2:]
-        size = (max(1, round(width * factor)), max(1, round(height * factor)))
-        if size != (width, height):
-            image = _resized(image, size, Image.Resampling.BILINEAR, axis=2)
-            target = _resized(target, size, Image.Resampling.NEAREST, axis=0)
+        size = (max(1, round(height * factor)), max(1, round(width * factor)))
+        image, target = resized_image(image, size), resized_labels(target, size)
         if self.mirror and random.random() < 0.5:
             image, target = image[:, ::-1], target[..., ::-1]
         return np.ascontiguousarray(image), np.ascontiguousarray(target)
@@ -100,10 +98,3 @@ class Augmentation:
 def to_tensor(target: np.ndarray) -> Tensor:
     """Labels uint8 ``[(T, )H, W]`` as a tensor of its own memory."""
     return torch.from_numpy(np.array(target, dtype=np.uint8))
-
-
-def _resized(array: np.ndarray, size: tuple[int, int], resampling: Image.Resampling, axis: int) -> np.ndarray:
-    """``[H, W]`` or further planes along ``axis``, uint8 or float32, resized to (width, height)."""
-    if array.ndim == 3:
-        return np.stack([_resized(plane, size, resampling, axis) for plane in np.moveaxis(array, axis, 0)], axis)
-    return np.asarray(Image.fromarray(np.ascontiguousarray(array)).resize(size, resampling))

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from .files import Levels, at_levels, eight_bits
+from .resizing import reduced_size, resized_image
 
 ChannelOrder = Literal["rgb", "bgr", "gray"]
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's mode "L".
@@ -25,6 +26,7 @@ class Preprocessing:
     Values beyond those of the colors are for further channels of an image (depth), which keep their order.
     ``levels``: the values of 16-bit images that are taken as 0 and 255, from the training images; None: 0 and 65535,
     rounded to 8 bits.
+    ``longest_side``: a longer side of an image is first reduced to this many pixels; labels keep its size.
     """
 
     mean: tuple[float, ...]
@@ -32,6 +34,7 @@ class Preprocessing:
     channel_order: ChannelOrder = "rgb"
     scale: float = 255.0
     levels: Levels | None = None
+    longest_side: int | None = None
 
     def __post_init__(self) -> None:
         if self.channel_order not in get_args(ChannelOrder):
@@ -46,11 +49,18 @@ class Preprocessing:
             raise ValueError(f"std and scale must be positive, got {self.std} and {self.scale}")
         if self.levels is not None and not (len(self.levels) == 2 and self.levels[0] < self.levels[1]):
             raise ValueError(f"levels must be two ascending values, got {self.levels}")
+        if self.longest_side is not None and self.longest_side < 1:
+            raise ValueError(f"longest_side must be at least 1 pixel, got {self.longest_side}")
 
     @property
     def channels(self) -> int:
         """Channels of the network input."""
         return len(self.mean)
+
+    def reduced(self, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """An image ``[H, W(, C)]`` no larger than ``longest_side``: what is called with."""
+        height, width = image.shape[:2]
+        return resized_image(image, reduced_size((height, width), self.longest_side))
 
     def __call__(self, image: np.ndarray[Any, Any]) -> Tensor:
         """A uint8 or uint16 image ``[H, W]``, ``[H, W, 3]`` (RGB) or ``[H, W, 4]`` (alpha is dropped) as float32

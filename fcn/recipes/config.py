@@ -39,6 +39,8 @@ class DataConfig:
     preprocessing: ``fit`` (mean and deviation of the training images); ``weights``: that of the weights to start from
         (``model.pretrained`` or ``model.init_from``), or one by its name, ``caffe_vgg``, ``imagenet`` (torchvision) or
         ``efficientnet_lite``; or ``published``: what the authors' networks for these data were given.
+    longest_side: images with a longer side are reduced to this many pixels, in training and, since it is kept with the
+        weights, in prediction; labels keep the size of the original. null: never.
     batch_size: images of a batch.
     workers: processes that read images; 0 reads in the training process.
     """
@@ -51,6 +53,7 @@ class DataConfig:
     val_split: str = "val"
     test_split: str = "test"
     preprocessing: Literal["fit", "weights", "caffe_vgg", "imagenet", "efficientnet_lite", "published"] = "fit"
+    longest_side: int | None = None
     augment: Augmentation = field(default_factory=Augmentation)
     batch_size: int = 1
     workers: int = 0
@@ -59,6 +62,8 @@ class DataConfig:
         if self.kind not in (*KINDS, "mri"):
             raise ValueError(f"data.kind must be one of {', '.join((*KINDS, 'mri'))}, got {self.kind!r}")
         _positive("data.batch_size", self.batch_size)
+        if self.longest_side is not None:
+            _positive("data.longest_side", self.longest_side)
         if not 0 <= self.workers <= 256:
             raise ValueError(f"data.workers must be 0 to 256 processes, got {self.workers}")
 

@@ -113,7 +113,10 @@ def _train_stages(recipe: Recipe, run_dir: Path) -> Path:
     images = Images(train_set, val_set, preprocessing_of(data, recipe.model, train_set))
     loss = Loss(recipe.loss, median_frequency_weights(train_set) if recipe.loss.class_weights != "none" else None)
     optimizer, rates = rates_for_loss(
-        recipe.optimizer, recipe.stages, recipe.loss, partial(labeled_pixels, train_set, data.augment.crop)
+        recipe.optimizer,
+        recipe.stages,
+        recipe.loss,
+        partial(labeled_pixels, train_set, data.augment.crop, images.preprocessing.longest_side),
     )
     stages = [
         Stage(stage_dir(run_dir, stride), stride, epochs, lr)

@@ -111,7 +111,8 @@ def train_stage(
     torch.manual_seed(seed)
     model = network(stage.stride)
     processes = options.devices * options.nodes
-    check_batch_normalization(model, images.train, data.augment, data.batch_size, processes)
+    longest_side = images.preprocessing.longest_side
+    check_batch_normalization(model, images.train, data.augment, longest_side, data.batch_size, processes)
     begun = stage.last.exists()
     if not begun:
         start(model)
