@@ -21,8 +21,8 @@ from .evaluation.tables import class_table, metrics_as_dict, metrics_table
 from .files import write_text
 from .inference.predictor import Predictor
 from .recipes.config import RECIPE_FILE, load_recipe
-from .training.run import stage_dir, train
-from .training.stage import LAST_FILE, RESULT_FILE
+from .training.run import train
+from .training.stage import LAST_FILE, RESULT_FILE, stage_dir
 from .weights.files import BEST_FILE
 
 MARK = ".fcn-demo"

@@ -98,7 +98,7 @@ def run_once(recipe: Recipe, folder: Path) -> Path:
 
 def best_weights(run: Path, stride: int) -> Path:
     """The file of a stage."""
-    from ..training.run import stage_dir
+    from ..training.stage import stage_dir
     from ..weights.files import BEST_FILE
 
     return stage_dir(run, stride) / BEST_FILE

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from math import inf
 from pathlib import Path
 from typing import Any, Literal
@@ -128,7 +129,8 @@ class LossConfig:
 
     normalize: True divides the sum over the batch by its labeled pixels; False by its images, as the authors' "heavy"
         recipe does (its learning rates are about 1e-10 for that reason). Both are summed in float32.
-    class_weights: ``median_frequency`` weighs each class by median frequency / frequency (see ``training/losses``).
+    class_weights: ``median_frequency`` weighs each class by median frequency / frequency (see ``training/losses``), and
+        ``root_median_frequency`` by the root of that, which lifts rare classes without flooding images with them.
     task_weights: of several tasks, whose losses are added: what that of each is multiplied by. 1 unless given.
     sampling: in training, the loss of each cell of the network's scores counts with this probability, times its inverse
         (CVPR 2015, section 4.4: there the batch grows by that inverse).
@@ -136,7 +138,7 @@ class LossConfig:
     """
 
     normalize: bool = True
-    class_weights: Literal["none", "median_frequency"] = "none"
+    class_weights: Literal["none", "median_frequency", "root_median_frequency"] = "none"
     task_weights: dict[str, float] = field(default_factory=dict)
     sampling: float = 1.0
     kind: Literal["fused", "unfused"] = "fused"
@@ -345,6 +347,13 @@ def _rooted(path: str) -> str:
 def overridden(overrides: Sequence[str]) -> set[str]:
     """The keys of ``--key.sub value`` and ``--key.sub=value`` arguments."""
     return {word[2:].partition("=")[0] for word in overrides if word.startswith("--")}
+
+
+def value_of(key: str, overrides: Sequence[str]) -> str | None:
+    """What ``--key value`` or ``--key=value`` gives; None where it is not there."""
+    words = [part for word in overrides for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    found = [value for name, value in pairwise(words) if name == f"--{key}"]
+    return found[-1] if found else None
 
 
 def _recipe_parser() -> ArgumentParser:

@@ -109,6 +109,14 @@ def labeled_pixels(
     return float(np.mean(counts))
 
 
+def class_weights(dataset: SegmentationDataset, kind: str) -> Tensor | None:
+    """``LossConfig.class_weights`` of ``dataset``: ``[C]`` float32, or None."""
+    if kind == "none":
+        return None
+    weights = median_frequency_weights(dataset)
+    return weights.sqrt() if kind == "root_median_frequency" else weights
+
+
 def median_frequency_weights(dataset: SegmentationDataset) -> Tensor:
     """Median frequency / frequency of each class, ``[C]`` float32; 0 for a class without pixels.
 

@@ -72,6 +72,10 @@ class Stage:
         return int(json.loads(result.read_text(encoding="utf-8"))["epochs"]) if result.exists() else 0
 
 
+def stage_dir(run_dir: Path, stride: int) -> Path:
+    return run_dir / f"fcn{stride}s"
+
+
 @contextmanager
 def _deterministic_meanwhile() -> Iterator[None]:
     """Lightning asks PyTorch for deterministic algorithms for the whole process; here while a stage trains.
