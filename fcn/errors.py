@@ -21,7 +21,7 @@ class Interrupted(Exception):  # noqa: N818  (a request, not an error)
     """Training stopped by Ctrl-C or SIGTERM; the checkpoint is written."""
 
 
-EXTRAS = dict.fromkeys(("onnx", "onnx_ir", "onnxscript", "onnxruntime"), "onnx")
+EXTRAS = {**dict.fromkeys(("onnx", "onnx_ir", "onnxscript", "onnxruntime"), "onnx"), "huggingface_hub": "hub"}
 """The extra of ``pyproject.toml`` that brings a module which not everybody needs."""
 
 

@@ -24,8 +24,11 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
     from ..export.program import write_program
     from ..files import check_outputs
     from ..weights import load_weights
+    from ..weights.hub import is_address
 
     suffix = SUFFIXES[options.to]
+    if options.out is None and is_address(options.weights):
+        raise ConfigError(f"{options.weights}: say where the file shall be: --out FILE{suffix}")
     target = Path(options.out or Path(options.weights).with_suffix(suffix))
     if target.suffix != suffix:
         raise ConfigError(f"{target}: the file to write must end in {suffix}")

@@ -19,6 +19,7 @@ from ..data.preprocessing import Preprocessing
 from ..data.tasks import Task
 from ..files import replacing
 from ..networks.models import FCN, ModelConfig, build_model
+from .hub import downloaded, is_address
 from .tensors import check_tensors, read_safetensors
 
 FORMAT = "fcn-weights-1"
@@ -76,9 +77,10 @@ def save_weights(
 def load_weights(path: str | os.PathLike[str]) -> Weights:
     """Reads a file of ``save_weights``; the model is on the CPU and in evaluation mode.
 
+    ``path`` may be ``hf://user/model`` or ``hf://user/model@revision``: what ``fcn push`` put on the Hugging Face Hub.
     Raises ``FileNotFoundError``, or ``ValueError`` naming the file and what is wrong with it. Nothing is unpickled.
     """
-    path = Path(path)
+    path = downloaded(str(path)) if is_address(path) else Path(path)
     metadata, tensors = read_safetensors(path)
     if METADATA_KEY not in metadata:
         raise ValueError(f"{path}: not a weight file of this program: it has no {METADATA_KEY!r} in its header")
