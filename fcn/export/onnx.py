@@ -19,8 +19,9 @@ LARGEST = 2**31 - 1
 
 
 def write_onnx(path: str | os.PathLike[str], weights: Weights, *, confidence: bool = False, license: str = "") -> None:
-    """Writes one file of opset 18: from ``images``, uint8 RGB ``[batch, height, width, 3]``, to ``labels`` and, with
-    ``confidence``, ``confidence`` (see ``Labeler``). ``Description`` is in the model's ``metadata_props``.
+    """Writes one file of opset 18, of standard operators: from ``images``, uint8 RGB ``[batch, height, width, 3]``, to
+    ``labels`` ``[batch, height, width]``, uint8 (int64 above 256 classes), and with ``confidence`` their probability,
+    float32. The model's ``metadata_props`` say what it is (``Description``).
 
     Raises ``ConfigError`` for a network of several tasks, of further channels or of 2 GB, and for one that no graph can
     hold for all sizes; ``ModuleNotFoundError`` without onnxscript.
