@@ -33,8 +33,8 @@ otherwise, and ties may fall otherwise, in another order of the same sums."""
 def write_program(
     path: str | os.PathLike[str], weights: Weights, *, confidence: bool = False, license: str = ""
 ) -> None:
-    """Writes a ``.pt2`` of ``torch.export``: from uint8 RGB images ``[N, H, W, 3]`` to labels ``[N, H, W]``, uint8 (int64
-    above 256 classes), and with ``confidence`` their probability, float32.
+    """Writes a ``.pt2`` of ``torch.export``: from uint8 RGB images ``[N, H, W, 3]`` to labels ``[N, H, W]``, uint8
+    (int64 above 256 classes), and with ``confidence`` their probability, float32.
 
     It calls the operators of ``fcn_kernels`` by the backend that runs here. ``fcn.json`` in it says what it is
     (``Description``).
