@@ -36,10 +36,16 @@ def write_onnx(path: str | os.PathLike[str], weights: Weights, *, confidence: bo
     with quiet(), torch.no_grad():
         # ONNX knows none of our operators, so the reference is what it is given.
         program = traced(labeler(weights, confidence), backend="reference")
-        with symbolic_sizes():
-            exported = torch.onnx.export(
-                program, input_names=["images"], output_names=outputs, opset_version=OPSET, dynamo=True, verbose=False
-            )
+        try:
+            with symbolic_sizes():
+                exported = torch.onnx.export(
+                    program, input_names=["images"], output_names=outputs, opset_version=OPSET, verbose=False
+                )
+        except torch.onnx.OnnxExporterError as error:  # of a network of others
+            why = str(error.__cause__ or error).strip().partition("\n")[0]
+            raise ConfigError(
+                f"{weights.model.config.backbone}: torch.onnx cannot translate this network: {why}"
+            ) from error
     assert exported is not None
     model = exported.model
     axes = ("batch", "height", "width")
