@@ -20,10 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, _: list[str]) -> int:
+    from ..errors import ConfigError
     from ..weights import load_weights
     from ..weights.card import model_card, read_metrics
-    from ..weights.hub import uploaded
+    from ..weights.hub import is_address, uploaded
 
+    if is_address(options.weights):
+        raise ConfigError(f"{options.weights}: a file on this machine is wanted")
     weights = load_weights(options.weights)
     metrics = read_metrics(Path(options.metrics)) if options.metrics else None
     given = {"license": options.license, "data": options.data, "metrics": metrics}

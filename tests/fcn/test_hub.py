@@ -183,6 +183,7 @@ def test_what_cannot_be_had_or_put_is_one_line(
     (tmp_path / "m.json").write_text('{"mean_iu": 0.5}')
     for arguments, why in (
         (["push", str(weights), "me/x", "--metrics", str(tmp_path / "m.json")], "no file of 'fcn evaluate --out'"),
+        (["push", "hf://me/empty", "me/x"], "hf://me/empty: a file on this machine is wanted"),
         (["push", str(weights), "x"], "x: a repository is user/model, got 'x'"),
         (["push", str(tmp_path / "absent.safetensors"), "me/x"], "absent.safetensors"),
         (["export", "hf://me/x", "--to", "onnx"], "hf://me/x: say where the file shall be: --out FILE.onnx"),
