@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 
 import torch
 
@@ -42,7 +43,7 @@ def write_onnx(path: str | os.PathLike[str], weights: Weights, *, confidence: bo
                     program, input_names=["images"], output_names=outputs, opset_version=OPSET, verbose=False
                 )
         except torch.onnx.OnnxExporterError as error:  # of a network of others
-            why = str(error.__cause__ or error).strip().partition("\n")[0]
+            why = textwrap.shorten(str(error.__cause__ or error), 300)
             raise ConfigError(
                 f"{weights.model.config.backbone}: torch.onnx cannot translate this network: {why}"
             ) from error

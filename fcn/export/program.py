@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,9 +26,9 @@ from .labeler import Labeler, labeler
 
 PROPERTIES = "fcn.json"
 """Name of the file of properties within a ``.pt2``."""
-AGREEMENT = 0.9999
-"""Least part of labels that a graph must have in common with the network before it is written: floats are rounded
-otherwise, and ties may fall otherwise, in another order of the same sums."""
+AGREEMENT = 0.999
+"""Least part of a small image's labels that a graph must share with the network before it is written: in another order
+of the same sums, a pixel between two classes may fall to the other."""
 
 
 def write_program(
@@ -65,7 +66,7 @@ def traced(module: Labeler, backend: str = "auto") -> ExportedProgram:
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
     except Exception as error:  # Whatever the network's own code raises when it meets a symbolic size.
-        why = str(error).strip().partition("\n")[0]
+        why = textwrap.shorten(str(error), 300)
         raise ConfigError(f"{module.model.config.backbone}: torch.export cannot follow this network: {why}") from error
     _relax(program, smallest)
     _check(program, module)
@@ -101,8 +102,13 @@ def _check(program: ExportedProgram, module: Labeler) -> None:
     for size in ((1, smallest, smallest), (1, smallest + 38, smallest + 64), (3, smallest + 95, smallest + 30)):
         images = torch.randint(256, (*size, 3), generator=generator, dtype=torch.uint8)
         with torch.no_grad():
-            wanted, found = _labels(module(images)), _labels(run(images))
-        if found.shape != wanted.shape or (found == wanted).double().mean() < AGREEMENT:
+            wanted = _labels(module(images))
+            try:
+                found = _labels(run(images))
+                agreement = float((found == wanted).double().mean()) if found.shape == wanted.shape else 0.0
+            except RuntimeError:  # shapes that do not fit: a size was taken for a constant
+                agreement = 0.0
+        if agreement < AGREEMENT:
             raise ConfigError(
                 f"{module.model.config.backbone}: the graph of this network is not right for images of all sizes (of "
                 f"{size[2]} x {size[1]} pixels it is not), so it cannot be exported"
