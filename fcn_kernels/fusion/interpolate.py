@@ -10,13 +10,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._prims_common import suggest_memory_format
 from torch.autograd import forward_ad
 
 from ..backend import DTYPES, choose
 from ..grid import BilinearGrid, CoordMap
+from ..layout import suggested_format
 from . import report
-from .lazy import Scores, Unanswered, is_lazy, lazy, make, outline, pending_of, scores_of
+from .lazy import Scores, Unanswered, derived, is_lazy, make, outline, scores_of, upsampled
 
 # A scale factor is a float. It is taken for a fraction whose denominator is not larger; all that people write are.
 _LARGEST_DENOMINATOR = 1000
@@ -52,19 +52,17 @@ def interpolate(
         (*coarse.shape[:2], *grid.size),
         dtype=coarse.dtype,
         device="meta",
-        memory_format=suggest_memory_format(coarse),
+        memory_format=suggested_format(coarse),
     )
-    return lazy(coarse, lambda: F.interpolate(coarse, *options), like, coarse.device, Scores(coarse, grid))
+    return upsampled(Scores(coarse, grid), lambda: F.interpolate(coarse, *options), like)
 
 
 def _again(input: Tensor, grid: BilinearGrid, options: tuple[Any, ...]) -> Tensor:
     """Of upsampled scores: what they are, if their size stays."""
     if not grid.is_identity or grid.size != tuple(input.shape[2:]):
         raise Unanswered("of upsampled scores, to another size")
-    scores, pending = scores_of(input), pending_of(input)
-    like = torch.empty_like(outline(input), memory_format=suggest_memory_format(input))
-    recipe = lambda: F.interpolate(pending.recipe(), *options)  # noqa: E731
-    return lazy(pending.source, recipe, like, input.device, scores)
+    like = torch.empty_like(outline(input), memory_format=suggested_format(input))
+    return derived(input, lambda x: F.interpolate(x, *options), like, scores_of(input))
 
 
 def autocast_dtype(function: Callable[..., Tensor], x: Tensor, *arguments: Any) -> torch.dtype:

@@ -15,7 +15,7 @@ from ..ops.upsample_argmax import upsample_argmax
 from . import report
 from .answers import answers, class_dim, name_of
 from .interpolate import autocast_dtype
-from .lazy import Scores, Unanswered, lazy, outline, pending_of, scores_of
+from .lazy import Scores, Unanswered, derived, scores_of
 
 
 def _map(scores: Scores, result: Tensor, keepdim: bool) -> Tensor:
@@ -34,10 +34,9 @@ def _largest(input: Tensor, scores: Scores, keepdim: bool) -> tuple[Tensor, Tens
     """Values, lazy unless an operator gives them, and labels."""
     if scores.function == "softmax" and not (input.requires_grad and torch.is_grad_enabled()):
         return _confidence(scores, input.dtype, keepdim)
-    labels, pending = _labels(scores, keepdim), pending_of(input)
-    recipe = lambda: pending.recipe().max(-3, keepdim).values  # noqa: E731
+    labels = _labels(scores, keepdim)
     like = torch.empty(labels.shape, dtype=input.dtype, device="meta")
-    return lazy(pending.source, recipe, like, labels.device), labels
+    return derived(input, lambda x: x.max(-3, keepdim).values, like), labels
 
 
 def _confidence(scores: Scores, dtype: torch.dtype, keepdim: bool) -> tuple[Tensor, Tensor]:
@@ -98,10 +97,9 @@ def _softmax(
     if scores.function or dtype not in (None, input.dtype):
         raise Unanswered("of probabilities, or with a dtype")
     dtype = autocast_dtype(function, input, 1)
-    pending = pending_of(input)
-    recipe = lambda: function(pending.recipe(), front, dtype=dtype)  # noqa: E731
-    like = function(outline(input), front, dtype=dtype)
-    return lazy(pending.source, recipe, like, input.device, replace(scores, function=function.__name__))
+    like = torch.empty(input.shape, dtype=dtype, device="meta")
+    named = replace(scores, function=function.__name__)
+    return derived(input, lambda x: function(x, front, dtype=dtype), like, named)
 
 
 for _function, _others in (

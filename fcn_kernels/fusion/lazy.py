@@ -54,9 +54,11 @@ class Pending:
         source: Tensor,
         recipe: Callable[[], Tensor],
         scores: Scores | None,
-        base: tuple[Tensor, Callable[[Tensor], Tensor]] | None,
+        base: tuple[Tensor, Callable[[Tensor], Tensor]] | None = None,
+        differentiable: bool = True,
     ) -> None:
-        self.grad, self.inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        self.grad = differentiable and torch.is_grad_enabled()
+        self.inference = torch.is_inference_mode_enabled()
         if scores is not None and not self.grad:
             scores = replace(scores, coarse=scores.coarse.detach())
         self.source, self.recipe, self.scores, self.base = source, recipe, scores, base
@@ -178,18 +180,23 @@ def outline(x: Tensor) -> Tensor:
     return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
 
 
-def lazy(
-    source: Tensor,
-    recipe: Callable[[], Tensor],
-    like: Tensor,
-    device: torch.device,
-    scores: Scores | None = None,
-    base: tuple[Tensor, Callable[[Tensor], Tensor]] | None = None,
+def upsampled(scores: Scores, recipe: Callable[[], Tensor], like: Tensor) -> Tensor:
+    """The lazy tensor of ``scores``, which ``recipe`` makes. It has the shape, strides and dtype of ``like``."""
+    return _lazy(Pending(scores.coarse, recipe, scores), like, scores.coarse.device)
+
+
+def derived(
+    x: Tensor, function: Callable[[Tensor], Tensor], like: Tensor, scores: Scores | None = None, *, view: bool = False
 ) -> Tensor:
-    """A lazy tensor with the shape, strides and dtype of ``like``, which is on the meta device; see ``Pending``."""
-    pending = Pending(source, recipe, scores, base)
-    if pending.grad and source.requires_grad:
-        return _Connected.apply(source, pending, like, device)  # type: ignore[no-any-return]
+    """The lazy tensor ``function(x)`` of a lazy ``x``; ``scores`` if operators can answer for it. See ``upsampled``."""
+    of = pending_of(x)
+    pending = Pending(of.source, lambda: function(of.recipe()), scores, (x, function) if view else None, of.grad)
+    return _lazy(pending, like, x.device if scores is None else scores.coarse.device)
+
+
+def _lazy(pending: Pending, like: Tensor, device: torch.device) -> Tensor:
+    if pending.grad and pending.source.requires_grad:
+        return _Connected.apply(pending.source, pending, like, device)  # type: ignore[no-any-return]
     return _wrap(pending, like, device)
 
 

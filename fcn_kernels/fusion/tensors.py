@@ -15,7 +15,7 @@ from ..layout import layout_of
 from ..ops.upsample_add import upsample_add
 from . import report
 from .answers import answers, size_of
-from .lazy import Scores, Unanswered, is_lazy, lazy, make, outline, pending_of, scores_of
+from .lazy import Scores, Unanswered, derived, is_lazy, make, outline, scores_of
 
 
 @answers(torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__)
@@ -68,10 +68,8 @@ def _cast(function: Callable[..., Tensor], input: Tensor, *args: Any, **kwargs: 
     narrower = torch.promote_types(input.dtype, coarse.dtype) != coarse.dtype
     if scores.function or narrower or coarse.dtype not in DTYPES or "memory_format" in kwargs:
         raise Unanswered("of probabilities, to a dtype that holds less, or to another layout")
-    pending = pending_of(input)
-    recipe = lambda: function(pending.recipe(), *args, **kwargs)  # noqa: E731
     like = outline(input).to(coarse.dtype, copy=True)
-    return lazy(pending.source, recipe, like, coarse.device, replace(scores, coarse=coarse))
+    return derived(input, lambda x: function(x, *args, **kwargs), like, replace(scores, coarse=coarse))
 
 
 for _function in (Tensor.to, Tensor.float, Tensor.double, Tensor.half, Tensor.bfloat16, Tensor.type_as):
@@ -133,7 +131,4 @@ def squeeze(input: Tensor, dim: int | None = None) -> Tensor:
 
 
 def _view(input: Tensor, scores: Scores, view: Callable[[Tensor], Tensor]) -> Tensor:
-    """The lazy tensor that is ``view(input)``, of ``scores``."""
-    pending = pending_of(input)
-    recipe = lambda: view(pending.recipe())  # noqa: E731
-    return lazy(pending.source, recipe, view(outline(input)), input.device, scores, base=(input, view))
+    return derived(input, view, view(outline(input)), scores, view=True)
