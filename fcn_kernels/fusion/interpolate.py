@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -13,13 +12,10 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from ..backend import DTYPES, choose
-from ..grid import BilinearGrid, CoordMap
+from ..grid import BilinearGrid, scaled_size
 from ..layout import suggested_format
 from . import report
 from .lazy import Scores, Unanswered, derived, is_lazy, make, outline, scores_of, upsampled
-
-# A scale factor is a float. It is taken for a fraction whose denominator is not larger; all that people write are.
-_LARGEST_DENOMINATOR = 1000
 
 
 def interpolate(
@@ -97,19 +93,19 @@ def _grid(
     if not isinstance(x, Tensor) or x.dim() != 4 or 0 in x.shape or x.dtype not in DTYPES:
         raise Unanswered(f"a tensor {list(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else "no tensor")
     input_size = (x.shape[2], x.shape[3])
-    scales = None
-    if size is not None and scale_factor is None:
-        output_size = _pair(size, int)
-    elif scale_factor is not None and size is None:
-        scales = _pair(scale_factor, float)
-        output_size = (int(input_size[0] * scales[0]), int(input_size[1] * scales[1]))
-    else:
-        raise Unanswered("size or scale_factor must be given, and not both")
-    if output_size[0] < 1 or output_size[1] < 1:
-        raise Unanswered(f"{input_size} to {output_size}")
-    if scales is None or align_corners or recompute_scale_factor:
-        return BilinearGrid.interpolate(input_size, output_size, bool(align_corners))
-    return BilinearGrid.from_maps(output_size, _axis(scales[0]), _axis(scales[1]), "clamp")
+    if scale_factor is not None:
+        scale_factor = _pair(scale_factor)
+    elif size is not None:
+        size = _pair(size)
+    if recompute_scale_factor and size is None and scale_factor is not None:
+        size, scale_factor = scaled_size(input_size, scale_factor), None
+    try:
+        grid = BilinearGrid.interpolate(input_size, size, bool(align_corners), scale_factor=scale_factor)
+    except (TypeError, ValueError) as error:
+        raise Unanswered(str(error).removeprefix("BilinearGrid.interpolate: ")) from None
+    if 0 in grid.size:
+        raise Unanswered(f"{input_size} to {grid.size}")
+    return grid
 
 
 def _check_source(x: Tensor, grid: BilinearGrid) -> None:
@@ -130,15 +126,8 @@ def _check_source(x: Tensor, grid: BilinearGrid) -> None:
         raise Unanswered(f"no compiled operators for {x.dtype} on {x.device.type}")
 
 
-def _pair(value: Any, kind: type) -> tuple[Any, Any]:
+def _pair(value: Any) -> tuple[Any, Any]:
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2 or not all(isinstance(number, (int, kind)) for number in pair):
+    if len(pair) != 2 or not all(isinstance(number, (int, float)) for number in pair):
         raise Unanswered(f"a size or scale_factor of {value}")
     return pair[0], pair[1]
-
-
-def _axis(scale: float) -> CoordMap:
-    fraction = Fraction(scale).limit_denominator(_LARGEST_DENOMINATOR)
-    if abs(fraction / Fraction(scale) - 1) > 1e-12:
-        raise Unanswered(f"scale_factor {scale} is no fraction with a denominator up to {_LARGEST_DENOMINATOR}")
-    return CoordMap(1 / fraction, (1 / fraction - 1) / 2)
