@@ -231,6 +231,13 @@ PROGRAMS: dict[str, Program] = {
     "iterated": iterated,
     "aten": lambda y: torch.ops.aten.mul_(y, 2.0),
     "vmap": lambda y: torch.func.vmap(lambda image: image * 2)(y),
+    "strides before it is made": lambda y: [
+        lazy.stride()
+        for lazy in (
+            y.softmax(1), y[:, :, 1:].log_softmax(1), y[:, :, ::2].double(), y.max(1)[0], up(y[:, :, 1:], (15, 20)),
+            y[0].unsqueeze(0), y[..., 3:].detach(),
+        )
+    ],
     "metadata": lambda y: (
         y.shape, y.size(1), y.stride(), y.dtype, y.device, y.ndim, len(y), y.numel(), y.is_contiguous(), y.layout,
         y.is_contiguous(memory_format=torch.channels_last),
