@@ -1,7 +1,7 @@
 """Models of other libraries under ``fuse`` and without: times, peak memory, and that results are equal.
 
     python -m bench.fuse_models                       # those that are installed; writes docs/fuse.md's table
-    python -m bench.fuse_models --models SegFormer PSPNet --rounds 3 --no-table
+    python -m bench.fuse_models --models SegFormer PSPNet --rounds 9 --no-table
 
 Optional packages: transformers; torchvision; segmentation_models_pytorch; mmsegmentation with mmcv-lite 2.1, ftfy and
 regex. Each model runs in a process of its own, both ways in turns on two threads, with the default allocator.
@@ -18,7 +18,7 @@ import os
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -41,6 +41,7 @@ class Row:
 
     model: str
     library: str
+    classes: int
     step: list[float]  # a training step: loss and all gradients
     step_memory: list[int]
     labels: list[float]  # from images to label maps
@@ -96,6 +97,7 @@ def measure(name: str, size: int, batch: int, rounds: int) -> Row:
     return Row(
         name,
         library,
+        model.classes,
         step_times,
         step_memory,
         _times(both(label), rounds),
@@ -105,7 +107,7 @@ def measure(name: str, size: int, batch: int, rounds: int) -> Row:
         equal,
         _tie(model, images, maps) if equal < 1 else float("nan"),
         sorted(report.fused),
-        sorted(report.made),
+        sorted({what.rpartition(", at ")[0] for what in report.made}),
     )
 
 
@@ -140,21 +142,20 @@ def _tie(model: libraries.Model, images: Tensor, maps: list[Tensor]) -> float:
 
 
 def table(rows: list[Row], size: int, batch: int) -> str:
-    def pair(values: list[float], scale: float, unit: str) -> str:
+    def pair(values: Sequence[float], scale: float) -> str:
         before, after = values
-        return f"{before * scale:.0f} → {after * scale:.0f}{unit} ({before / after:.1f}x)"
+        return f"{before * scale:.0f} → {after * scale:.0f} ({before / after:.1f}x)"
 
     lines = [
-        "| model, classes | training step, ms | its peak, MB | labels, ms | their peak, MB | gradient | labels equal |",
+        "| model (library), classes | training step, ms | its peak, MB "
+        "| labels, ms | their peak, MB | gradient | labels equal |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
         equal = "all" if row.equal == 1 else f"{100 * row.equal:.3f} %; else ties within {row.tie:.0e}"
-        lines.append(
-            f"| {row.model} ({row.library}) | {pair(row.step, 1e3, '')} | {pair(row.step_memory, 1e-6, '')} "  # type: ignore[arg-type]
-            f"| {pair(row.labels, 1e3, '')} | {pair(row.labels_memory, 1e-6, '')} "  # type: ignore[arg-type]
-            f"| {row.gradient:.0e} | {equal} |"
-        )
+        pairs = (pair(row.step, 1e3), pair(row.step_memory, 1e-6), pair(row.labels, 1e3), pair(row.labels_memory, 1e-6))
+        name = f"{row.model} ({row.library}), {row.classes}"
+        lines.append(f"| {' | '.join([name, *pairs])} | {row.gradient:.0e} | {equal} |")
     described = machine.describe(torch.device("cpu"))
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in DISTRIBUTIONS if _installed(name))
     largest = max(abs(a - b) / abs(a) for a, b in (row.loss for row in rows))
@@ -178,9 +179,9 @@ def _installed(name: str) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="*", default=[""], help="parts of names; all by default")
-    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-table", action="store_true", help="print, and leave docs/fuse.md and the results alone")
     options = parser.parse_args()
     # Threads that wait for a processor in a loop hold up others where the machine is shared.

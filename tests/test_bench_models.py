@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -42,7 +43,7 @@ def test_a_row_and_the_table() -> None:
     assert all(seconds > 0 for seconds in row.step + row.labels)
     row.step, row.step_memory = [0.2, 0.1], [30_000_000, 10_000_000]
     text = fuse_models.table([row], 64, 2)
-    assert "| small (ours) | 200 → 100 (2.0x) | 30 → 10 (3.0x) |" in text
+    assert "| small (ours), 30 | 200 → 100 (2.0x) | 30 → 10 (3.0x) |" in text
     assert "2 random images of 64 x 64" in text
 
 
@@ -55,3 +56,9 @@ def test_how_far_apart_the_scores_of_differing_labels_are() -> None:
     others[0, 3, 5] = (labels[0, 3, 5] + 1) % CLASSES
     apart = (scores[0, labels[0, 3, 5], 3, 5] - scores[0, others[0, 3, 5], 3, 5]).abs() / scores.abs().max()
     assert fuse_models._tie(model, images, [labels, others]) == pytest.approx(apart.item())
+
+
+def test_the_page_shows_the_committed_results() -> None:
+    rows = [fuse_models.Row(**row) for row in json.loads(fuse_models.RESULTS.read_text())]
+    shown = fuse_models.table(rows, 256, 2).split("\n\n")[0]  # below it stands the machine
+    assert shown in fuse_models.PAGE.read_text()
