@@ -90,7 +90,8 @@ def write_page(run_dir: Path, progress: bool = True) -> tuple[Path, Metrics, Tas
             "trained on": f"{len(train_set)} images ({data.train_split})",
             "validated on": f"{len(dataset)} images ({data.val_split})",
             "stages": ", ".join(
-                f"FCN-{stride}s {epochs} epochs" for stride, epochs in zip(stages.stride, stages.epochs, strict=True)
+                f"FCN-{stride}s for {epochs} epochs"
+                for stride, epochs in zip(stages.stride, stages.epochs, strict=True)
             ),
             "parameters": f"{sum(p.numel() for p in predictor.model.parameters()):,}",
             "recipe": str(run_dir / RECIPE_FILE),
