@@ -1,4 +1,4 @@
-"""What happens around training: records and best weights, checkpoints and Ctrl-C, the progress bar."""
+"""What happens around training: records and best weights, checkpoints and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import math
 import os
 import warnings
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
-from tqdm import tqdm
 
 from ..data import SegmentationDataset
 from ..data.preprocessing import Preprocessing
-from ..data.tasks import underscored
+from ..data.tasks import distinct, underscored
 from ..errors import ConfigError, Interrupted, NotFiniteError
 from ..evaluation.collapse import classes_never_found, one_class_everywhere
+from ..evaluation.metrics import Metrics
 from ..evaluation.tables import COLUMNS
 from ..files import replacing
 from ..weights import save_weights
@@ -50,13 +51,15 @@ class Records(pl.Callback):
             "train_loss": _mean(pl_module.train_loss),
             "val_loss": _mean(pl_module.val_loss),
         }
-        for task, metrics in pl_module.metrics().items():
+        found = pl_module.metrics()  # in every process: they add up
+        for task, metrics in found.items():
             row |= {underscored(task, name): getattr(metrics, name) for name in COLUMNS}
         self.rows.append(row)
         if not trainer.is_global_zero:
             return
+        self._log_classes(trainer, found)
         self._warn_of_equal_scores(pl_module)
-        self._warn_of_lost_classes(trainer, pl_module)
+        self._warn_of_lost_classes(trainer, pl_module.model.config.stride, found)
         if self.best is row:
             save_weights(
                 self.folder / "best.safetensors",
@@ -85,17 +88,28 @@ class Records(pl.Callback):
                     stacklevel=2,
                 )
 
-    def _warn_of_lost_classes(self, trainer: pl.Trainer, task: Any) -> None:
+    def _log_classes(self, trainer: pl.Trainer, found: Mapping[str, Metrics]) -> None:
+        """IU of each class, for TensorBoard; an undefined one is left out."""
+        if trainer.logger is None:
+            return
+        values = {
+            f"{underscored('class_iu', name)}/{label}": iu
+            for name, metrics in found.items()
+            for label, iu in zip(distinct(self.data.tasks[name].classes), metrics.class_iu, strict=True)
+            if not math.isnan(iu)
+        }
+        trainer.logger.log_metrics(values, step=trainer.global_step)
+
+    def _warn_of_lost_classes(self, trainer: pl.Trainer, stride: int, found: Mapping[str, Metrics]) -> None:
         """Once in a stage, when a third of it is over."""
         if self.warned or 3 * (trainer.current_epoch + 1) < (trainer.max_epochs or 1):
             return
-        stride = task.model.config.stride
-        for name, metrics in task.metrics().items():
+        for name, metrics in found.items():
             classes = self.data.tasks[name].classes
-            found = one_class_everywhere(metrics, classes) or classes_never_found(metrics, classes)
-            if found:
+            lost = one_class_everywhere(metrics, classes) or classes_never_found(metrics, classes)
+            if lost:
                 self.warned = True
-                warnings.warn(f"FCN-{stride}s{name and f', {name}'}: {found}", stacklevel=2)
+                warnings.warn(f"FCN-{stride}s{name and f', {name}'}: {lost}", stacklevel=2)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
@@ -199,39 +213,6 @@ class LastCheckpoint(Checkpoint):
         with replacing(self.path) if trainer.is_global_zero else nullcontext(self.path) as partial:
             trainer.save_checkpoint(partial)  # in every process; the first writes
         self.saving = False
-
-
-class Progress(pl.Callback):
-    """One bar for the whole stage, with the loss and the last validation's mean IU."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.shown: dict[str, str] = {}
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        total = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
-        self.bar = tqdm(
-            total=total,
-            initial=trainer.fit_loop.total_batch_idx + 1,
-            desc=self.name,
-            unit="batch",
-            dynamic_ncols=True,
-            disable=not trainer.is_global_zero,
-        )
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.shown["loss"] = f"{float(outputs['mean']):.4g}"
-        self.bar.set_postfix(self.shown, refresh=False)
-        self.bar.update()
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        for task, metrics in pl_module.metrics().items():
-            self.shown[f"val {task}".strip() + " mean IU"] = f"{metrics.mean_iu:.3f}"
-        self.bar.set_postfix(self.shown)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        if hasattr(self, "bar"):
-            self.bar.close()
 
 
 def _mean(sums: Tensor) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..data.files import eight_bits
 from ..data.preprocessing import Preprocessing
 from ..data.tasks import Task, split_labels, underscored
 from ..evaluation.collapse import classes_never_found, one_class_everywhere
-from ..evaluation.metrics import Metrics, SegmentationMetrics
+from ..evaluation.metrics import Metrics, SegmentationMetrics, metrics_from_confusion
 from ..evaluation.overlays import blend
 from ..evaluation.pictures import save_confusion, save_curves, save_panels
 from ..evaluation.report import Example, Report, save_report
@@ -72,7 +73,7 @@ def write_page(run_dir: Path, progress: bool = True) -> tuple[Path, Metrics, Tas
     dataset = data.dataset(data.val_split)
     task, meaning = next(iter(predictor.tasks.items()))
     scored = Scored(predictor, dataset, len(meaning.classes), progress)
-    metrics = scored.metrics.compute()
+    metrics = scored.metrics
     figures = {"Learning curves": run_dir / "curves.png", "Confusion": run_dir / "confusion.png"}
     save_curves(figures["Learning curves"], _histories(run_dir, stages.stride, task))
     save_confusion(figures["Confusion"], metrics.confusion, meaning.classes)
@@ -119,16 +120,17 @@ class Scored:
 
     def __init__(self, predictor: Predictor, dataset: SegmentationDataset, classes: int, progress: bool) -> None:
         self.predictor, self.dataset = predictor, dataset
-        self.metrics = SegmentationMetrics(classes)
+        whole = SegmentationMetrics(classes)
         self.results: list[_Result] = []
         for index in tqdm(range(len(dataset)), desc="report", unit="image", disable=not progress, dynamic_ncols=True):
             _, truth, labels = self._at(index)
             alone = SegmentationMetrics(classes)
-            for metric in (alone, self.metrics):
-                metric.update(torch.from_numpy(labels), torch.from_numpy(truth))
-            mean_iu = alone.compute().mean_iu
-            if mean_iu == mean_iu:  # an image that is all void has none
+            alone.update(torch.from_numpy(labels), torch.from_numpy(truth))
+            whole.confusion += alone.confusion
+            mean_iu = _of(alone).mean_iu
+            if not math.isnan(mean_iu):  # an image that is all void has none
                 self.results.append(_Result(index, mean_iu))
+        self.metrics = _of(whole)
 
     def examples(self) -> dict[str, Example]:
         """The best, the median and the worst, by their own mean IU."""
@@ -150,6 +152,11 @@ class Scored:
         image = np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image[:, :, :3]
         colors = eight_bits(image, self.predictor.preprocessing.levels).astype(np.uint8, copy=False)
         return Example(sample["name"], colors, truth, labels, result.mean_iu)
+
+
+def _of(counted: SegmentationMetrics) -> Metrics:
+    """Of this process alone: the others, where there are some, have ended."""
+    return metrics_from_confusion(counted.confusion[0])
 
 
 def _histories(run_dir: Path, strides: Sequence[int], task: str) -> dict[str, list[dict[str, float]]]:

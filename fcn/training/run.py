@@ -117,8 +117,8 @@ def _train_stages(recipe: Recipe, run_dir: Path, draw: bool = False) -> Path:
         partial(labeled_pixels, train_set, data.augment.crop, images.preprocessing.longest_side),
     )
     stages = [
-        Stage(stage_dir(run_dir, stride), stride, epochs, lr)
-        for stride, epochs, lr in zip(rates.stride, rates.epochs, rates.lr, strict=True)
+        Stage(stage_dir(run_dir, stride), stride, epochs, lr, number, len(rates.lr), sum(rates.epochs[number:]))
+        for number, (stride, epochs, lr) in enumerate(zip(rates.stride, rates.epochs, rates.lr, strict=True), 1)
     ]
     _check_epochs(stages)
     rank_zero_only(save_recipe)(rooted(recipe), run_dir / RECIPE_FILE)

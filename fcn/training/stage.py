@@ -30,10 +30,11 @@ from ..files import write_text
 from ..networks.models import FCN
 from ..recipes.config import DataConfig, OptimizerConfig, TrainerConfig
 from ..weights.files import BEST_FILE
-from .callbacks import LastCheckpoint, Progress, Records, StopIfNotFinite
+from .callbacks import LastCheckpoint, Records, StopIfNotFinite
 from .checks import check_batch_normalization
 from .losses import Loss
 from .memory import freed_memory_kept
+from .progress import Progress
 from .task import SegmentationTask, seed_of
 
 LAST_FILE, RESULT_FILE = "last.ckpt", "result.json"
@@ -50,12 +51,23 @@ class Images:
 
 @dataclass(frozen=True)
 class Stage:
-    """The network of one stride, for so many epochs, from that rate on; its files are in ``folder``."""
+    """The network of one stride, for so many epochs, from that rate on; its files are in ``folder``.
+
+    ``number`` of ``stages``; ``later``: epochs of those that follow.
+    """
 
     folder: Path
     stride: int
     epochs: int
     lr: float
+    number: int = 1
+    stages: int = 1
+    later: int = 0
+
+    @property
+    def name(self) -> str:
+        of_several = f"{self.number}/{self.stages} " if self.stages > 1 else ""
+        return f"{of_several}FCN-{self.stride}s"
 
     @property
     def best(self) -> Path:
@@ -125,7 +137,7 @@ def train_stage(
 
     records = Records(stage.folder, images.train, images.preprocessing)
     callbacks: list[pl.Callback] = [
-        StopIfNotFinite(), records, LastCheckpoint(stage.last, len(images.train)), Progress(f"FCN-{stage.stride}s")
+        StopIfNotFinite(), records, LastCheckpoint(stage.last, len(images.train)), Progress(stage.name, stage.later)
     ]  # fmt: skip
     if options.patience is not None:
         watched = underscored("val", next(iter(images.train.tasks)), "mean_iu")

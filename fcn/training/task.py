@@ -109,6 +109,7 @@ class SegmentationTask(pl.LightningModule):
         mean = (totals / divisors).sum()
         self.train_loss += torch.stack([mean, torch.ones_like(mean)])
         self.log("train_loss", mean, batch_size=1)
+        self.log("rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=1)
         # Gradients are averaged over processes; times their number that is the gradient of the whole batch.
         return {"loss": (sums[0] / divisors).sum() * self.trainer.world_size, "mean": mean}
 
@@ -130,6 +131,7 @@ class SegmentationTask(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.val_loss.copy_(self._over_processes(self.val_loss.clone()))
+        self.log("val_loss", (self.val_loss[0] / self.val_loss[1]).sum().float())
         for task, metrics in self.metrics().items():
             for name in ("mean_iu", "pixel_accuracy"):
                 self.log(underscored("val", task, name), getattr(metrics, name))
