@@ -106,6 +106,18 @@ def open_lazily(path: Path, what: str) -> Image.Image:
         return Image.open(path)
 
 
+@contextlib.contextmanager
+def open_page(path: Path, page: int, what: str) -> Iterator[Image.Image]:
+    """One page, decoded, by its number from 0 among ``pages``. Raises ``DataError``."""
+    with open_lazily(path, what) as image:
+        found = pages(image)
+        with _named(path, what):
+            if page or len(found) > 1:
+                image.seek(found[page])
+            image.load()
+        yield image
+
+
 def read_pages(path: Path) -> Iterator[Image.Image]:
     """Every page of an image file, decoded; to be used before the next is taken."""
     with open_lazily(path, "image") as image:
