@@ -49,9 +49,7 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
     written = write(found, out, splits=options.split == "keep", progress=True)
     for line in (*_lines(found, written), *found.notes.lines()):
         print(shown(line))
-    datasets = [
-        (split, FileDataset(pairs, found.classes, found.palette)) for split, pairs in sorted(written.pairs.items())
-    ]
+    datasets = [(split, FileDataset(pairs, found.classes, found.palette)) for split, pairs in written.pairs.items()]
     save_gallery(out / "summary.png", datasets)
     print(f"written to {out}: look at {out / 'summary.png'}, then 'fcn data check {out}'")
     for line in found.left_out.lines():
@@ -83,16 +81,18 @@ def _mask_options(options: argparse.Namespace, overrides: list[str]) -> MaskOpti
 
 def _lines(found: Annotations, written: Written) -> list[str]:
     """What was understood: splits, and classes with their share of pixels."""
-    splits = [f"{split} {len(pairs)}" for split, pairs in written.pairs.items() if split]
+    from ..data.folders import SPLITS
+
+    splits = [f"{split} {len(written.pairs[split])}" for split in SPLITS if split in written.pairs]
     total = max(1, int(written.pixels.sum()) + written.void)
     count = sum(map(len, written.pairs.values()))
     shares = [
-        f"{name} {100 * pixels / total:.1f} % in {images}"
+        f"{name} {100 * pixels / total:.1f} ({images})"
         for name, pixels, images in zip(found.classes, written.pixels, written.images, strict=True)
     ]
     if written.void:
-        shares.append(f"void {100 * written.void / total:.1f} %")
+        shares.append(f"void {100 * written.void / total:.1f}")
     return [
         f"splits: {', '.join(splits)}" if splits else "splits: none, training divides the images",
-        f"{len(found.classes)} classes, their share of pixels, and in how many of {count} images: {', '.join(shares)}",
+        f"{len(found.classes)} classes, % of pixels (in how many of {count} images): {', '.join(shares)}",
     ]

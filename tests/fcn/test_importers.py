@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from PIL import Image
 
 from fcn.cli import main
 from fcn.data import folder
-from fcn.data.importers import read_source, write
+from fcn.data.importers import MaskOptions, read_source, write
 from fcn.data.importers.painting import filled
 from fcn.data.importers.rle import brush_mask, coco_mask, cvat_mask
 from fcn.errors import DataError
@@ -378,3 +380,506 @@ def test_every_format_gives_the_scene(
     if make in (cvat, cvat_masks, color_table, palette):  # their own colors are kept
         assert lines[1:] == ["cat #fa3253", "dog #33ddff"]
         assert Image.open(masks[0]).getpalette()[3:9] == [250, 50, 83, 51, 221, 255]  # type: ignore[index]
+
+
+# --- What comes in that no tool should write. ---
+
+
+def run(source: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, str]:
+    """Exit code, and all that was printed; an error is one line."""
+    code = main(["data", "import", str(source), str(source.parent / "out"), *more])
+    printed = capsys.readouterr()
+    errors = [line for line in printed.err.replace("\r", "\n").splitlines() if line.startswith("fcn data")]
+    if code:
+        assert len(errors) >= 1
+        assert "unexpected" not in printed.err
+    return code, "\n".join([*errors, printed.out])
+
+
+def labels(source: Path, name: str, split: str = "") -> np.ndarray:
+    return np.asarray(Image.open(source.parent / "out" / split / "masks" / f"{name}.png"))
+
+
+SHAPES = [shape("cat", BOX_POINTS)]
+BROKEN_LABELME: list[tuple[str, bytes, str]] = [
+    ("cut off", json.dumps(labelme_document("b.png", SHAPES))[:-40].encode(), r"b\.json: not JSON"),
+    ("bomb", b'{"shapes": ' + b"[" * 200_000, r"b\.json: nested too deeply"),
+    ("latin", json.dumps(labelme_document("b.png", SHAPES)).encode().replace(b"cat", b"c\xe4t"), "not a text in UTF-8"),
+    ("numbers", b'{"shapes": [], "imagePath": 1, "x": ' + b"9" * 5000 + b"}", r"b\.json: not JSON"),
+    ("traversal", json.dumps(labelme_document("../../../etc/b.png.conf", SHAPES)).encode(), "is not there"),
+    ("no image", json.dumps(labelme_document("b.png", SHAPES, imageData="AAAA")).encode(), "no image in base64"),
+    ("not its file", b'{"a": 1}', "not labelme's JSON"),
+    ("one point", json.dumps(labelme_document("b.png", [shape("cat", [[1, 2]])])).encode(), "3 points or more, got 1"),
+    ("nan", b'{"imagePath": "b.png", "shapes": [{"label": "cat", "points": [[NaN, 1], [2, 3], [4, 9]]}]}', "no number"),
+    ("far", json.dumps(labelme_document("b.png", [shape("cat", [[0, 1], [2, 3], [1e300, 9]])])).encode(), "no number"),
+    ("words", json.dumps(labelme_document("b.png", [shape("cat", ["a", {}, None])])).encode(), "numbers in pairs"),
+    ("no shape", json.dumps(labelme_document("b.png", [7])).encode(), "a label and points"),
+    (
+        "mask",
+        json.dumps(labelme_document("b.png", [shape("cat", [[0, 0], [5, 5]], "mask", mask="?")])).encode(),
+        "base64",
+    ),
+    ("other size", json.dumps(labelme_document("b.png", SHAPES, imageWidth=99)).encode(), "is for 99x30 pixels"),
+]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [case[1:] for case in BROKEN_LABELME], ids=[c[0] for c in BROKEN_LABELME]
+)
+def test_an_unusable_annotation_is_named_and_the_rest_is_imported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, message: str
+) -> None:
+    source = tmp_path / "source"
+    photo(source / "a.png")
+    if "imageData" not in message and b"AAAA" not in content:
+        photo(source / "b.png")
+    dump(source / "a.json", labelme_document("a.png", SHAPES))
+    (source / "b.json").write_bytes(content)
+    code, printed = run(source, capsys)
+    assert code == 1
+    assert re.search(f"left out: .*{message}", printed), printed
+    assert [path.name for path in (tmp_path / "out/masks").iterdir()] == ["a.png"]
+    np.testing.assert_array_equal(labels(source, "a"), inside_box())
+
+
+def test_images_and_shapes_that_are_not_as_usual_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "source"
+    for name in ("a", "b", "alone"):
+        photo(source / f"{name}.png")
+    beyond = [[-50, 6], [22, 6], [22, 20], [-50, 20]]
+    thin = [[10.1, 2], [10.2, 28], [10.3, 2]]
+    shapes = [shape("cat", beyond), shape("dog", thin), shape("__ignore__", DIAMOND_POINTS)]
+    dump(source / "a.json", labelme_document("a.png", shapes))
+    dump(source / "second.json", labelme_document("a.png", SHAPES))
+    dump(source / "b.json", labelme_document("b.png", []))
+    (source / "labels.txt").write_text("__ignore__\n_background_\ndog\ncat\nbird\n")
+    code, printed = run(source, capsys)
+    assert code == 1
+    for message in (
+        r"a\.json: a polygon reaches beyond its image and is cut off",
+        r"a\.json: a shape covers the center of no pixel",
+        r"alone\.png: nothing is said of this image; it is left out",
+        r"2 of 4 classes are on no image: dog, bird",
+        r"left out: .*: a second annotation of a\.png; the first is used",
+        f"void {100 * inside_diamond().sum() / (2 * WIDTH * HEIGHT):.1f}",
+    ):
+        assert re.search(message, printed), (message, printed)
+    assert (tmp_path / "out/classes.txt").read_text().split()[::2] == ["background", "dog", "cat", "bird"]
+    assert not labels(source, "b").any()  # annotated, and nothing is on it
+
+
+def one_coco(segmentation: Any, category: int = 3, **image: Any) -> dict[str, Any]:
+    document = coco_document(["a.png", "b.png"], [(3, [flat(BOX_POINTS)])])
+    document["annotations"][1] |= {"segmentation": segmentation, "category_id": category}
+    document["images"][1] |= image
+    return document
+
+
+def sized(counts: Any, size: Any = (HEIGHT, WIDTH)) -> dict[str, Any]:
+    return {"size": list(size), "counts": counts}
+
+
+BROKEN_COCO = [
+    (one_coco(sized([10, 1 << 39])), "runs of a mask are 549755813898 pixels long, and the mask has 1200"),
+    (one_coco(sized([1200, -5, 5])), "lengths of runs must be whole numbers"),
+    (one_coco(sized(["x"])), "lengths of runs must be whole numbers"),
+    (one_coco(sized("o" * 100)), "no meaning"),
+    (one_coco(sized("\x00\xff")), "no meaning"),
+    (one_coco(sized("n3>o")), "ends within a number"),
+    (one_coco(sized([1200], (1 << 20, 1 << 20))), "on an image of 30, 40"),
+    (one_coco([[1, 2, 3, 4, 5]]), "numbers in pairs"),
+    (one_coco("polygon"), "polygons or a mask"),
+    (one_coco([flat(BOX_POINTS)], category=99), "there is no category 99"),
+    (one_coco([flat(BOX_POINTS)], width=640, height=480), "is for 640x480 pixels, and the image is 40x30"),
+    (one_coco([flat(BOX_POINTS)], file_name="../../../../etc/passwd"), "the image is not there"),
+    (one_coco([flat(BOX_POINTS)], file_name="/gone/c.png"), "the image is not there"),
+]
+
+
+@pytest.mark.parametrize(("document", "message"), BROKEN_COCO, ids=range(len(BROKEN_COCO)))
+def test_broken_coco_annotations_leave_their_image_out(tmp_path: Path, document: Any, message: str) -> None:
+    source = tmp_path / "source"
+    for name in ("a", "b"):
+        photo(source / f"{name}.png")
+    dump(source / "_annotations.coco.json", document)
+    _, found = read_source(source)
+    write(found, tmp_path / "out")
+    (line,) = found.left_out.lines()
+    assert message in line
+    assert [path.name for path in (tmp_path / "out/images").iterdir()] == ["a.png"]
+
+
+def test_coco_boxes_alone_and_annotations_of_no_image_are_said(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name in ("a", "b"):
+        photo(source / f"{name}.png")
+    document = one_coco([])
+    document["annotations"].append({"id": 9, "image_id": 12345, "category_id": 3, "segmentation": []})
+    dump(source / "x.json", document)
+    _, found = read_source(source / "x.json")
+    assert not write(found, tmp_path / "out").pairs.keys() ^ {""}
+    assert any("a box alone" in line for line in found.notes.lines())
+    assert any("an annotation of no image" in line for line in found.notes.lines())
+    dump(source / "x.json", {**document, "images": [{"id": "7"}]})
+    with pytest.raises(DataError, match="whole number 'id'"):
+        read_source(source)
+
+
+def test_images_may_lie_elsewhere_and_the_name_that_agrees_most_is_taken(tmp_path: Path) -> None:
+    dump(tmp_path / "labels/x.json", coco_document(["left/a.png", "right/a.png"], [(3, [flat(BOX_POINTS)])]))
+    for side in ("left", "right"):
+        photo(tmp_path / f"photos/{side}/a.png")
+    format, found = read_source(tmp_path / "labels/x.json", images=tmp_path / "photos")
+    assert format == "coco"
+    pairs = write(found, tmp_path / "out").pairs[""]
+    assert [image.name for image, _ in pairs] == ["left_a.png", "right_a.png"]
+    ambiguous = coco_document(["a.png"], [(3, [flat(BOX_POINTS)])])
+    dump(tmp_path / "labels/y.json", ambiguous)
+    with pytest.raises(DataError, match=r"image 'a\.png' may be .*left/a\.png or .*right/a\.png"):
+        read_source(tmp_path / "labels/y.json", images=tmp_path / "photos")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("0 0.1 0.1 0.9 oops 0.9 0.9", "a class and the numbers of a polygon are wanted"),
+        ("7 0.1 0.1 0.9 0.1 0.9 0.9", "there is no class 7"),
+        ("0 0.1 0.1 0.9 0.1 0.9 0.9 0.5", "numbers in pairs"),
+        ("0 1e999 0.1 0.9 0.1 0.9 0.9", "no number"),
+        ("0 0.1 0.1", "3 points or more"),
+    ],
+)
+def test_broken_yolo_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
+    yolo(tmp_path / "source")
+    photo(tmp_path / "source/images/train/bare.png")
+    labels = tmp_path / "source/labels/train/train1.txt"
+    labels.write_text(labels.read_text() + line)
+    _, found = read_source(tmp_path / "source", "yolo")
+    (said,) = found.left_out.lines()
+    assert re.search(rf"train1\.txt: line 3: .*{message}", said)
+    assert [item.name for item in found.items] == ["images/train/bare", "images/val/val1"]
+    assert any("bare.png: no file of labels: the image is all background" in note for note in found.notes.lines())
+
+
+def test_yolo_of_boxes_and_of_aliases_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    photo(source / "images/a.png")
+    (source / "labels").mkdir()
+    (source / "labels/a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    with pytest.raises(DataError, match="no polygon, boxes perhaps"):
+        read_source(source)
+    (source / "data.yaml").write_text("a: &a [x, x]\nb: &b [*a, *a]\nnames: *b\n")
+    with pytest.raises(DataError, match="no polygon"):  # its names are not read
+        read_source(source)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('<!DOCTYPE a [<!ENTITY x "y">]><annotations></annotations>', "document type"),
+        ("<annotations><image>", "not XML"),
+        ("<annotations>" * 20_000, "not XML"),
+        ('<annotations><track id="0" label="cat"></track></annotations>', "CVAT for images"),
+        ('<annotations><image name="a.png" width="40" height="30"></image></annotations>', "no class is named"),
+    ],
+)
+def test_broken_cvat_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    photo(tmp_path / "a.png")
+    (tmp_path / "annotations.xml").write_text(text)
+    with pytest.raises(DataError, match=rf"annotations\.xml: .*{message}"):
+        read_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("element", "message"),
+    [
+        ('<polygon label="cow" points="1,1;2,2;3,9"/>', "no label 'cow'"),
+        ('<polygon label="cat" points="1,1;2,x;3,9"/>', "could not convert|a number"),
+        ('<box label="cat" xtl="1" ytl="1" xbr="inf" ybr="2"/>', "xbr of a box must be a number"),
+        (
+            '<mask label="cat" rle="1, 99999999999" left="0" top="0" width="4" height="4"/>',
+            "pixels long, and the mask has 16",
+        ),
+        ('<mask label="cat" rle="16" left="0" top="0" width="4000000" height="4"/>', "does not fit its image"),
+        ('<mask label="cat" rle="0, 16" left="38" top="0" width="4" height="4"/>', "does not fit its image"),
+    ],
+)
+def test_broken_cvat_shapes_leave_their_image_out(tmp_path: Path, element: str, message: str) -> None:
+    cvat(tmp_path / "source")
+    path = tmp_path / "source/annotations.xml"
+    path.write_text(path.read_text().replace("</image>", f"{element}</image>", 1))
+    _, found = read_source(tmp_path / "source")
+    write(found, tmp_path / "out")
+    (line,) = found.left_out.lines()
+    assert re.search(rf"annotations\.xml.*{message}", line), line
+    assert [path.name for path in (tmp_path / "out/images").iterdir()] == ["b.png"]
+
+
+def test_cvat_rotated_boxes_and_ellipses(tmp_path: Path) -> None:
+    cvat(tmp_path / "source")
+    path = tmp_path / "source/annotations.xml"
+    box = '<box label="cat" xtl="10" ytl="5" xbr="20" ybr="25" rotation="90"/>'  # 10 wide, 20 high, around 15, 15
+    ellipse = '<ellipse label="dog" cx="30.0" cy="10.0" rx="8.0" ry="4.0" rotation="90"/>'
+    text = re.sub(r"<image id=\"0\".*?</image>", "", path.read_text(), flags=re.DOTALL)
+    text = re.sub(r"(<image id=\"1\"[^>]*>).*?</image>", rf"\1{box}{ellipse}</image>", text, flags=re.DOTALL)
+    path.write_text(text)
+    _, found = read_source(tmp_path / "source")
+    write(found, tmp_path / "out")
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[10:20, 5:25] = 1
+    expected[((columns - 30) / 4) ** 2 + ((rows - 10) / 8) ** 2 < 1] = 2
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out/masks/b.png")), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rle: rle[:-9], "ends too early"),
+        (lambda rle: [0, 0, 0, 4, *rle[4:]], "holds 4 values"),
+        (lambda rle: [255, 255, 255, 255, *rle[4:]], "holds 4294967295 values"),
+        (lambda rle: [*rle[:20], 999], "0 to 255"),
+        (lambda rle: "rle", "0 to 255"),
+    ],
+)
+def test_broken_brushes_leave_their_image_out(tmp_path: Path, change: Callable[[Any], Any], message: str) -> None:
+    label_studio(tmp_path / "source")
+    path = tmp_path / "source/project-3.json"
+    tasks = json.loads(path.read_text())
+    value = tasks[1]["annotations"][1]["result"][1]["value"]
+    value["rle"] = change(value["rle"])
+    dump(path, tasks)
+    _, found = read_source(tmp_path / "source")
+    write(found, tmp_path / "out")
+    assert [message in line for line in found.left_out.lines()] == [True]
+    assert [path.name for path in (tmp_path / "out/images").iterdir()] == ["a.png"]
+
+
+def test_label_studio_takes_the_first_of_several_annotations(tmp_path: Path) -> None:
+    label_studio(tmp_path / "source")
+    path = tmp_path / "source/project-3.json"
+    tasks = json.loads(path.read_text())
+    tasks[0]["annotations"].append({"result": []})
+    tasks[1]["annotations"][1]["result"][0]["image_rotation"] = 90
+    dump(path, tasks)
+    _, found = read_source(tmp_path / "source")
+    assert [item.name for item in found.items] == ["a"]
+    assert any("2 annotations of one image; the first is taken" in line for line in found.notes.lines())
+    assert "turned while it was annotated" in found.left_out.lines()[0]
+
+
+# --- Masks: what their values mean, and which they are. ---
+
+
+def plain(root: Path, masks: list[np.ndarray], name: str = "{}_mask.png") -> Path:
+    for number, mask in enumerate(masks):
+        photo(root / f"i{number}.jpg")
+        save(root / name.format(f"i{number}"), mask)
+    return root
+
+
+def grays(*values: int) -> np.ndarray:
+    """The scene, with these values for background, cat and dog."""
+    return np.array(values, np.uint8)[scene()]
+
+
+@pytest.mark.parametrize(
+    ("mask", "classes", "expected"),
+    [
+        (grays(0, 0, 255), ["background", "object"], grays(0, 0, 1)),
+        (grays(0, 255, 255), ["background", "object"], grays(0, 1, 1)),
+        (grays(0, 1, 255), ["class 0", "class 1"], grays(0, 1, 255)),
+        (grays(0, 100, 200), ["value 0", "value 100", "value 200"], grays(0, 1, 2)),
+        (grays(0, 128, 255), ["value 0", "value 128", "value 255"], grays(0, 1, 2)),
+        (grays(1, 2, 3), ["value 1", "value 2", "value 3"], grays(0, 1, 2)),
+        (grays(0, 9, 255), ["value 0", "value 9"], grays(0, 1, 255)),
+        (np.array([[0, 0, 0], [9, 200, 7], [0, 0, 90]], np.uint8)[scene()],
+         ["color 0,0,0", "color 0,0,90", "color 9,200,7"], grays(0, 2, 1)),
+    ],
+)  # fmt: skip
+def test_values_without_a_table(tmp_path: Path, mask: np.ndarray, classes: list[str], expected: np.ndarray) -> None:
+    _, found = read_source(plain(tmp_path / "source", [mask] * 2))
+    assert found.classes == classes
+    assert found.items[1].labels is not None
+    np.testing.assert_array_equal(found.items[1].labels(), expected)
+
+
+def test_masks_as_jpeg_are_black_or_white(tmp_path: Path) -> None:
+    coarse = np.kron(grays(0, 255, 255), np.ones((7, 7), np.uint8))
+    source = tmp_path / "source"
+    photo(source / "i.png", (7 * WIDTH, 7 * HEIGHT))
+    (source / "masks").mkdir()
+    Image.fromarray(coarse).save(source / "masks/i.jpg", quality=90)
+    assert len(np.unique(np.asarray(Image.open(source / "masks/i.jpg")))) > 2
+    _, found = read_source(source)
+    assert found.classes == ["background", "object"]
+    assert found.items[0].labels is not None
+    assert (found.items[0].labels() != (coarse > 127)).mean() < 0.002
+    assert any("compressed with loss" in note for note in found.notes.lines())
+
+
+def test_values_and_names_by_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "source"
+    photo(source / "one/photo/x.jpg")
+    save(source / "one/other/x-L.png", grays(7, 30, 99))
+    photo(source / "two/photo/x.jpg")
+    save(source / "two/other/x-L.png", grays(7, 30, 99))
+    assert main(["data", "import", str(source), str(tmp_path / "out")]) == 2
+    assert "no annotations and no masks that are known" in capsys.readouterr().err
+    patterns = ["--data.images", "**/photo/*.jpg", "--data.masks", "**/other/*-L.png"]
+    code, printed = run(source, capsys, *patterns, "--data.classes", "{ground: 7, void: 30, pond: 99}")
+    assert code == 0, printed
+    np.testing.assert_array_equal(labels(source, "one_photo_x"), grays(0, 255, 1))
+    assert (tmp_path / "out/classes.txt").read_text().split()[::2] == ["ground", "pond"]
+    assert main(["data", "import", str(source), str(tmp_path / "new"), "--data.root", "x"]) == 2
+    assert "data import takes --data.images" in capsys.readouterr().err
+
+
+def test_masks_that_cannot_be_used_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = plain(tmp_path / "source", [scene()] * 4)
+    photo(source / "alone.jpg")
+    save(source / "i1_mask.png", scene()[:-1])
+    (source / "i2_mask.png").write_bytes(b"no image")
+    Image.new("L", SIZE, 200).save(source / "stray_mask.png")
+    (source / "i3_mask.png").unlink()
+    np.save(source / "i3_mask.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    code, printed = run(source, capsys)
+    assert code == 1
+    for message in (
+        r"i1_mask\.png: the label map is 40x29",
+        r"i2_mask\.png: cannot read",
+        r"i3_mask\.npy: cannot read label map: .*Python objects",
+        r"alone\.jpg: no mask belongs to this image",
+        r"stray_mask\.png: no image belongs to this mask",
+    ):
+        assert re.search(f"left out: .*{message}", printed), (message, printed)
+    np.testing.assert_array_equal(labels(source, "i0"), scene())
+
+
+def test_arrays_of_several_variables_need_a_key(tmp_path: Path) -> None:
+    from scipy.io import savemat
+
+    photo(tmp_path / "source/x.jpg")
+    savemat(tmp_path / "source/x.mat", {"one": scene(), "two": scene().T})
+    with pytest.raises(
+        DataError, match=r"x\.mat: which array is the label map\? one \[30, 40\], two \[40, 30\]; --key"
+    ):
+        read_source(tmp_path / "source")
+    _, found = read_source(tmp_path / "source", options=MaskOptions(key="one"))
+    assert found.items[0].labels is not None
+    np.testing.assert_array_equal(found.items[0].labels(), scene())
+
+
+# --- What is given on the command line. ---
+
+
+def test_places_that_cannot_be_read_or_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "source"
+    one_folder(source)
+    labelme(source / "annotated")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "notes.json").write_text("[" * 100_000)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").write_text("mine")
+    (tmp_path / "x.zip").write_bytes(b"PK")
+    for arguments, message in (
+        ([source, source / "out"], "lies in"),
+        ([source, tmp_path / "full"], "there is something already"),
+        ([source, source / "a.jpg"], "there is something already"),
+        ([tmp_path / "gone", tmp_path / "out"], "no such file or folder"),
+        ([tmp_path / "x.zip", tmp_path / "out"], "an archive; unpack it"),
+        ([empty, tmp_path / "out"], r"no annotations and no masks .*notes\.json: nested too deeply"),
+        ([source, tmp_path / "out"], r"this may be labelme .*, masks .*; --format NAME chooses"),
+        ([source, tmp_path / "out", "--format", "coco"], "nothing of COCO's JSON here"),
+        ([source, tmp_path / "out", "--images", tmp_path / "gone"], r"gone: no such folder"),
+    ):
+        assert main(["data", "import", *map(str, arguments)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert re.search(message, line), line
+    assert (tmp_path / "full/mine.txt").read_text() == "mine"
+    assert not (tmp_path / "out").exists()
+    assert main(["data", "import", str(source), str(tmp_path / "out"), "--format", "labelme"]) == 0
+
+
+def test_splits_are_kept_or_left_to_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    roboflow_coco(tmp_path / "source")
+    assert run(tmp_path / "source", capsys, "--split", "none")[0] == 0
+    assert len(list((tmp_path / "out/images").iterdir())) == 3
+    one = tmp_path / "one"
+    photo(one / "train/a.png")
+    dump(one / "train/_annotations.coco.json", coco_document(["a.png"], [(3, [flat(BOX_POINTS)])]))
+    _, found = read_source(one)
+    assert write(found, tmp_path / "out of one").pairs.keys() == {""}
+    assert any("all images are of the split train" in line for line in found.notes.lines())
+
+
+def test_what_is_written_can_be_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "source"
+    for number in range(10):
+        photo(source / f"{number}.png")
+        dump(source / f"{number}.json", labelme_document(f"{number}.png", [shape("cat", BOX_POINTS)]))
+    assert run(source, capsys)[0] == 0
+    assert main(["data", "check", str(tmp_path / "out")]) == 0
+    assert "No problems found" in capsys.readouterr().out
+    data = folder(tmp_path / "out", "train")
+    assert (len(data), data.classes) == (8, ["background", "cat"])
+    np.testing.assert_array_equal(data[0]["target"], inside_box())
+    picture = tmp_path / "page.png"
+    assert main(["data", "show", str(tmp_path / "out"), "--out", str(picture)]) == 0
+    assert "10 of 10 images" in capsys.readouterr().out
+    assert Image.open(picture).width >= 4 * 320
+    picture.write_bytes(b"mine")
+    assert main(["data", "show", str(tmp_path / "out"), "--out", str(picture)]) == 2
+    assert "a file is there that fcn did not write" in capsys.readouterr().err
+    assert picture.read_bytes() == b"mine"
+
+
+# --- The painter and the decoders, against plain loops. ---
+
+
+def test_polygons_own_the_pixels_whose_centers_they_hold() -> None:
+    random = np.random.default_rng(0)
+    rows, columns = np.mgrid[:30, :40] + 0.5
+    for _ in range(60):
+        points = random.uniform(-8, 45, (random.integers(3, 9), 2))
+        left, top, mask = filled(points, SIZE)
+        found = np.zeros((30, 40), bool)
+        found[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+        odd = np.zeros((30, 40), bool)  # crossings to the left of each center
+        for (ax, ay), (bx, by) in zip(points, np.roll(points, -1, 0), strict=True):
+            crosses = (ay <= rows) != (by <= rows)
+            odd ^= crosses & (ax + (rows - ay) / (by - ay) * (bx - ax) <= columns)
+        np.testing.assert_array_equal(found, odd)
+
+
+def test_runs_of_random_masks() -> None:
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        height, width = random.integers(1, 12, 2)
+        mask = random.random((height, width)) < 0.5
+        np.testing.assert_array_equal(coco_mask(runs(mask, "F"), height, width), mask)
+        np.testing.assert_array_equal(cvat_mask(runs(mask, "C"), height, width), mask)
+        np.testing.assert_array_equal(brush_mask(brush(mask), height, width), mask)
+
+
+def test_random_bytes_end_in_one_line(tmp_path: Path) -> None:
+    """Bytes changed anywhere in an annotation: it is read, or refused with ``DataError``."""
+    random = np.random.default_rng(2)
+    for make, format, _ in SOURCES:
+        if format == "masks":
+            continue
+        source = tmp_path / make.__name__
+        make(source)
+        files = [path for path in source.rglob("*") if path.suffix in (".json", ".xml", ".txt", ".yaml")]
+        for trial in range(15):
+            path = files[trial % len(files)]
+            good = path.read_bytes()
+            broken = bytearray(good)
+            for at in random.integers(0, len(good), 1 + trial % 4):
+                broken[at] = random.integers(0, 256)
+            path.write_bytes(broken)
+            with suppress(DataError):
+                _, found = read_source(source)
+                write(found, tmp_path / f"{make.__name__}-{trial}")
+            path.write_bytes(good)

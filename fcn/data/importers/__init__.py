@@ -48,7 +48,13 @@ def read_source(
     Raises ``DataError`` where the source is of none of the formats, or of several and ``format`` does not choose.
     """
     tree = Tree(source, images)
-    options = options or MaskOptions()
+    try:
+        return _read(tree, format, options or MaskOptions())
+    finally:
+        read_json.cache_clear()  # files may change until the next call
+
+
+def _read(tree: Tree, format: str | None, options: MaskOptions) -> tuple[str, Annotations]:
     if format is None and (options.images or options.masks or options.classes or options.key):
         format = MASKS  # these options are for nothing else
     if format == MASKS:
@@ -63,7 +69,7 @@ def read_source(
     _drop_twice(result)
     if not result.items:
         said = result.left_out.lines()
-        raise DataError(said[0] if said else f"{source}: no annotated image")
+        raise DataError(said[0] if said else f"{tree.source}: no annotated image")
     return format, result
 
 

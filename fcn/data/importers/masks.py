@@ -9,9 +9,11 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from ...errors import DataError
-from ..folders import SPLIT, SPLITS
+from ..color_table import find_color_table
+from ..folders import SPLIT, SPLITS, folder
 from ..listing import Pair
 from ..patterns import ARRAY_SUFFIXES, is_pattern, pairs_by_patterns
+from ..registry import recognize
 from ..sources import NUMBERED
 from .arrays import count_pages, page_pixels
 from .form import Annotations, Item, Remarks
@@ -49,6 +51,7 @@ def read(tree: Tree, options: MaskOptions) -> Annotations:
             f"{tree.source}: no image with a mask: none is called like its image, with a word such as 'mask' in its "
             "name or folder; --data.images 'PHOTOS/*.jpg' --data.masks 'MASKS/*_mask.png', with your names, says it"
         )
+    notes.add(f"{pairs[0][1]} is the mask of {pairs[0][0]}, and so on")
     lists = _lists(tree)
     drafts: list[tuple[Item, Mask]] = []
     for image, path in pairs:
@@ -61,7 +64,25 @@ def read(tree: Tree, options: MaskOptions) -> Annotations:
     meaning = find_meaning(tree, [mask for _, mask in drafts], options.classes, notes)
     for item, mask in drafts:
         item.labels = functools.partial(meaning.labels, mask)
+    _say_known(tree, meaning.classes, notes)
     return Annotations(meaning.classes, meaning.palette, [item for item, _ in drafts], notes, left_out)
+
+
+def _say_known(tree: Tree, classes: list[str], notes: Remarks) -> None:
+    """Where a training reads the source as it is."""
+    root = tree.root
+    kind = recognize(root)
+    if kind != "folder" and find_color_table(root) is None:
+        notes.add(
+            f"this looks like the data set {kind}: 'fcn train --data.kind {kind}' reads it as it is, and names classes"
+        )
+    elif kind == "folder" and ((root / "classes.txt").is_file() or find_color_table(root)):
+        try:
+            known = folder(root, "train").classes == classes
+        except DataError:
+            return
+        if known:
+            notes.add("training reads this folder as it is (--data.kind folder); it needs no import")
 
 
 def _given_pairs(tree: Tree, options: MaskOptions, notes: Remarks) -> list[Pair]:

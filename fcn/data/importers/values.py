@@ -22,6 +22,8 @@ from .tree import Tree
 
 MOST_GRAYS, MOST_COLORS = 32, 64
 """Of values without a table; more are not classes."""
+DARK = 85
+"""Where all other values are below it, 255 is void; else it is one of shades that are spread for the eye."""
 CLEAR = 0.97
 """Part of a lossy mask's pixels that must be nearly black or white."""
 
@@ -97,6 +99,9 @@ class _Survey:
     def __init__(self, masks: Sequence[Mask]) -> None:
         self.values: set[int] = set()
         self.of_colors = False
+        first = masks[0]
+        is_picture = first.page is None and first.path.suffix.lower() not in ARRAY_SUFFIXES
+        self.has_palette = is_picture and read_palette(first.path, 1) is not None
         self.lossy = any(mask.path.suffix.lower() in LOSSY for mask in masks)
         self.clear, self.pixels = 0, 0
         self.first = masks[0].path
@@ -125,8 +130,8 @@ class _Survey:
         if len(self.values) > MOST_COLORS:
             raise DataError(
                 f"{mask.path}: more than {MOST_COLORS} different colors, and no table says what they mean: "
-                "labelmap.txt, with a line NAME:RED,GREEN,BLUE for each class (if these are photographs, --data.images and "
-                "--data.masks say which files are masks)"
+                "labelmap.txt, with a line NAME:RED,GREEN,BLUE for each class (if these are photographs, --data.images "
+                "and --data.masks say which files are masks)"
             )
 
 
@@ -159,7 +164,7 @@ def _grays(
 ) -> Meaning:
     values = sorted(survey.values)
     if not values:
-        raise DataError(f"{survey.first}: no mask can be read")
+        masks[0].values()  # says why it cannot be read
     two = names if names is not None and len(names) == 2 else ["background", "object"]
     if survey.lossy and len(values) > 2 and survey.clear >= CLEAR * survey.pixels and values[-1] > 191:
         notes.add("masks are compressed with loss; what is brighter than 127 is taken as the object", survey.first)
@@ -169,6 +174,8 @@ def _grays(
         return Meaning(two, colors or voc_palette(2), Codes({0: 0, VOID: 1}, ()))
     labels = [value for value in values if value != VOID]
     largest = labels[-1] if labels else 0
+    if survey.has_palette and labels[0] >= 0 and largest < VOID and names is None:
+        return _indices(masks, [f"class {label}" for label in range(largest + 1)], None)
     if names is not None and labels and labels[0] >= 0 and largest < len(names):
         return _indices(masks, names, colors)
     if labels and labels[0] == 0 and largest < 2 * len(labels) and largest < VOID:
@@ -178,12 +185,14 @@ def _grays(
             f"{survey.first}: masks hold {len(values)} different values from {values[0]} to {values[-1]}, and nothing "
             "says what they mean: --data.classes '{NAME: VALUE, ...}'; numbers of objects are no classes"
         )
+    void = [VOID] if VOID in values and largest < DARK else []
+    values = labels if void else values
     own = [f"value {value}" for value in values] if names is None or len(names) != len(values) else names
     notes.add(
-        f"masks hold the values {', '.join(map(str, values))}: each is a class "
+        f"masks hold the values {', '.join(map(str, values))}: each is a class{', and 255 is void' if void else ''} "
         "(--data.classes '{NAME: VALUE, void: VALUE, ...}' if not)"
     )
-    codes = Codes({value: label for label, value in enumerate(values)}, ())
+    codes = Codes({value: label for label, value in enumerate(values)}, void)
     return Meaning(own, colors or voc_palette(len(own)), codes)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -54,24 +56,25 @@ def write(annotations: Annotations, out: Path, splits: bool = True, progress: bo
     count = len(annotations.classes)
     result = Written(np.zeros(count, np.int64), np.zeros(count, np.int64))
     names = _names(items, used)
-    bar = tqdm(items, desc="import", unit="image", disable=not progress, dynamic_ncols=True)
-    for item, name in zip(bar, names, strict=True):
-        split = item.split if len(used) > 1 else ""
-        try:
-            pair, labels = _write_item(item, annotations, out / split, name)
-        except ValueError as error:
-            text = str(error)
-            annotations.left_out.add(text, "" if str(item.annotation) in text else item.annotation)
-            continue
-        result.pairs.setdefault(split, []).append(pair)
-        pixels = np.bincount(labels.ravel(), minlength=VOID + 1)
-        result.pixels += pixels[:count]
-        result.images += pixels[:count] > 0
-        result.void += int(pixels[VOID])
+    of_split = [item.split if len(used) > 1 else "" for item in items]
+    # Threads: decoding and writing, which is most of the work, does not hold Python's lock.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        done = pool.map(lambda *each: _write_item(annotations, out, *each), items, of_split, names)
+        bar = tqdm(done, desc="import", total=len(items), unit="image", disable=not progress, dynamic_ncols=True)
+        for item, split, found in zip(items, of_split, bar, strict=True):
+            if isinstance(found, str):
+                annotations.left_out.add(found, "" if str(item.annotation) in found else item.annotation)
+                continue
+            pair, pixels = found
+            result.pairs.setdefault(split, []).append(pair)
+            result.pixels += pixels[:count]
+            result.images += pixels[:count] > 0
+            result.void += int(pixels[VOID])
     if not result.pairs:
         raise DataError(annotations.left_out.lines()[0])
-    for index in np.flatnonzero(result.images == 0):
-        annotations.notes.add(f"no image has the class {annotations.classes[index]!r}")
+    absent = [name for name, images in zip(annotations.classes, result.images, strict=True) if not images]
+    if absent:
+        annotations.notes.add(f"{len(absent)} of {count} classes are on no image: {', '.join(absent)}")
     colors = zip(annotations.classes, annotations.palette, strict=True)
     lines = [f"{name} #{red:02x}{green:02x}{blue:02x}" for name, (red, green, blue) in colors]
     write_text(out / "classes.txt", "\n".join(lines) + "\n")
@@ -101,8 +104,29 @@ def _names(items: Iterable[Item], splits: set[str]) -> list[str]:
     return long
 
 
-def _write_item(item: Item, annotations: Annotations, folder: Path, name: str) -> tuple[Pair, np.ndarray]:
-    """Raises ``ValueError`` for an image or an annotation that cannot be used; then neither is written."""
+def _write_item(
+    annotations: Annotations, out: Path, item: Item, split: str, name: str
+) -> tuple[Pair, np.ndarray] | str:
+    """The files that are written, and pixels by label ``[256]``; or why an image or its annotation cannot be used."""
+    try:
+        image, labels = _labeled(item, annotations)
+    except ValueError as error:
+        return str(error)
+    images, masks = out / split / "images", out / split / "masks"
+    if isinstance(item.image, Path):
+        path = images / f"{name}{item.image.suffix.lower()}"
+        with replacing(path) as partial:
+            shutil.copyfile(item.image, partial)
+    else:
+        path = images / f"{name}.png"
+        gray = image.dtype == np.uint16  # of equal channels
+        write_image(path, Image.fromarray(np.ascontiguousarray(image[:, :, 0] if gray else image)), optimize=False)
+    write_labels(masks / f"{name}.png", labels, annotations.palette)
+    return (path, masks / f"{name}.png"), np.bincount(labels.ravel(), minlength=VOID + 1)
+
+
+def _labeled(item: Item, annotations: Annotations) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels ``[H, W, 3]`` and labels uint8 ``[H, W]``. Raises ``ValueError``."""
     pixels = read_image(item.image) if isinstance(item.image, Path) else item.image()
     height, width = pixels.shape[:2]
     if item.size is not None and tuple(item.size) != (width, height):
@@ -114,14 +138,4 @@ def _write_item(item: Item, annotations: Annotations, folder: Path, name: str) -
         if isinstance(item.image, Path):
             raise ValueError(sizes_differ((item.image, item.annotation), pixels, labels))
         raise ValueError(f"the mask is {labels.shape[1]}x{labels.shape[0]}, and the image is {width}x{height}")
-    mask = folder / "masks" / f"{name}.png"
-    if isinstance(item.image, Path):
-        image = folder / "images" / f"{name}{item.image.suffix.lower()}"
-        with replacing(image) as partial:
-            shutil.copyfile(item.image, partial)
-    else:
-        image = folder / "images" / f"{name}.png"
-        gray = pixels.ndim == 3 and pixels.dtype == np.uint16  # of equal channels
-        write_image(image, Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if gray else pixels)), optimize=False)
-    write_labels(mask, labels, annotations.palette)
-    return (image, mask), labels
+    return pixels, labels

@@ -71,7 +71,7 @@ def read(tree: Tree, files: Sequence[Path]) -> Annotations:
         result.items.append(Item(tree.name(image), image, path or image, shapes, split=split))
     if not polygons:
         raise DataError(
-            f"{tree.source}: there are boxes and no polygons; a segmentation wants labels of YOLO's segment"
+            f"{tree.source}: labels with no polygon, boxes perhaps; those of YOLO's segmentation are wanted"
         )
     return result
 
