@@ -57,7 +57,7 @@ def _kinds(_: argparse.Namespace, overrides: list[str]) -> int:
         raise ValueError(f"data kinds takes no options, got {' '.join(overrides)}")
     width = max(map(len, KINDS))
     for name, kind in KINDS.items():
-        summary, _, _ = (kind.load.__doc__ or "").strip().partition("\n")
+        summary = (kind.load.__doc__ or "").strip().partition("\n")[0]
         print(f"{name:<{width}}  {summary}")
     return 0
 

@@ -45,7 +45,7 @@ def find(tree: Tree) -> list[Path]:
 def read(tree: Tree, options: MaskOptions) -> Annotations:
     """Classes: by the option, a table, ``classes.txt``, or the masks. Raises ``DataError``."""
     notes, left_out = Remarks(), Remarks()
-    pairs = _given_pairs(tree, options, notes) if options.images or options.masks else find_pairs(tree, left_out)
+    pairs = _given_pairs(tree, options, notes) if options.images or options.masks else find_pairs(tree, notes)
     if not pairs:
         raise DataError(
             f"{tree.source}: no image with a mask: none is called like its image, with a word such as 'mask' in its "

@@ -18,12 +18,13 @@ MASK_WORDS = {
     "mask", "masks", "label", "labels", "labelmap", "labelmaps", "annotation", "annotations", "annot", "annots", "ann",
     "anno", "gt", "gts", "groundtruth", "truth", "seg", "segs", "segmentation", "segmentations", "segmentationclass",
     "segmentationclasspng", "segmentationclassraw", "matte", "labelids", "labeltrainids", "trimaps", "machine",
-    "target", "targets",
+    "target", "targets", "manual", "manual1",
 }  # fmt: skip
 IMAGE_WORDS = {
     "image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures", "original", "originals",
     "input", "inputs", "rgb", "raw", "frame", "frames", "data",
 }  # fmt: skip
+JPEG = (".jpg", ".jpeg")
 OTHER_PICTURES = {
     "segmentationobject", "instance", "instances", "human", "visualization", "visualizations", "viz", "vis", "overlay",
     "overlays", "preview",
@@ -31,9 +32,10 @@ OTHER_PICTURES = {
 """Words for pictures of single objects, or for the eye alone."""
 
 
-def find_pairs(tree: Tree, left_out: Remarks) -> list[Pair]:
+def find_pairs(tree: Tree, notes: Remarks) -> list[Pair]:
     """Files whose paths are the same without the words for images and masks; where a word for masks decides which is
-    the mask, of folders before names. ``left_out`` takes images that have none.
+    the mask, of folders before names; of a JPEG and another file of one name, it is the other. ``notes`` take images
+    without a mask, and masks without an image.
 
     Raises ``DataError`` where two masks, or two images, are as good.
     """
@@ -45,6 +47,14 @@ def find_pairs(tree: Tree, left_out: Remarks) -> list[Pair]:
             continue
         own = masks if _is_mask(path, folders, words) else images
         key = (*_core(folders), "/", *_core(words))
+        if (
+            key in own
+            and own is images
+            and (is_lossy := path.suffix.lower() in JPEG) != (own[key].suffix.lower() in JPEG)
+        ):
+            masks[key] = own[key] if is_lossy else path
+            own[key] = path if is_lossy else own[key]
+            continue
         if key in own:
             raise DataError(
                 f"{own[key]} and {path}: which is meant? --data.images 'PHOTOS/*.jpg' --data.masks 'MASKS/*_mask.png', "
@@ -59,10 +69,10 @@ def find_pairs(tree: Tree, left_out: Remarks) -> list[Pair]:
     used = {path for pair in pairs for path in pair}
     for path in images.values():
         if path not in used:
-            left_out.add("no mask belongs to this image; it is left out", path)
+            notes.add("no mask belongs to this image; it is left out", path)
     for path in masks.values():
         if path not in used:
-            left_out.add("no image belongs to this mask; it is not used", path)
+            notes.add("no image belongs to this mask; it is not used", path)
     return pairs
 
 

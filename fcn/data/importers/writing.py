@@ -72,6 +72,10 @@ def write(annotations: Annotations, out: Path, splits: bool = True, progress: bo
             result.void += int(pixels[VOID])
     if not result.pairs:
         raise DataError(annotations.left_out.lines()[0])
+    if (result.images > 0).sum() == 1:
+        annotations.notes.add(
+            f"one class only ({annotations.classes[int(result.images.argmax())]}): nothing to learn here"
+        )
     absent = [name for name, images in zip(annotations.classes, result.images, strict=True) if not images]
     if absent:
         annotations.notes.add(f"{len(absent)} of {count} classes are on no image: {', '.join(absent)}")
