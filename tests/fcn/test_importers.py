@@ -561,6 +561,30 @@ def test_broken_yolo_lines_are_named(tmp_path: Path, line: str, message: str) ->
     assert any("bare.png: no file of labels: the image is all background" in note for note in found.notes.lines())
 
 
+def test_yolo_splits_by_lists_and_by_folders_that_the_file_names(tmp_path: Path) -> None:
+    line = " ".join(["1", *(f"{x / WIDTH} {y / HEIGHT}" for x, y in BOX_POINTS)])
+    for folder_name, name in (("one", "a"), ("one", "b"), ("two", "c")):
+        photo(tmp_path / f"source/{folder_name}/images/{name}.jpg")
+        path = tmp_path / f"source/{folder_name}/labels/{name}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(line)
+    (tmp_path / "source/part.txt").write_text("./one/images/a.jpg\n")
+    (tmp_path / "source/data.yaml").write_text("train: part.txt\nval: [../two/images]\nnc: 2\nnames: ['cat', 'dog']\n")
+    _, found = read_source(tmp_path / "source")
+    assert {item.name: item.split for item in found.items} == {
+        "one/images/a": "train",
+        "one/images/b": "",
+        "two/images/c": "val",
+    }
+    written = write(found, tmp_path / "out")
+    assert {split: [image.name for image, _ in pairs] for split, pairs in written.pairs.items()} == {
+        "train": ["a.jpg"],
+        "val": ["c.jpg"],
+    }
+    assert "one/images/b: of no split, while others are" in found.left_out.lines()[0]
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out/val/masks/c.png")), 2 * inside_box())
+
+
 def test_yolo_of_boxes_and_of_aliases_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "source"
     photo(source / "images/a.png")
@@ -594,7 +618,7 @@ def test_broken_cvat_files_are_refused(tmp_path: Path, text: str, message: str) 
     ("element", "message"),
     [
         ('<polygon label="cow" points="1,1;2,2;3,9"/>', "no label 'cow'"),
-        ('<polygon label="cat" points="1,1;2,x;3,9"/>', "could not convert|a number"),
+        ('<polygon label="cat" points="1,1;2,x;3,9"/>', "numbers in pairs"),
         ('<box label="cat" xtl="1" ytl="1" xbr="inf" ybr="2"/>', "xbr of a box must be a number"),
         (
             '<mask label="cat" rle="1, 99999999999" left="0" top="0" width="4" height="4"/>',

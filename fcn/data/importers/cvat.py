@@ -113,7 +113,7 @@ def _shape(element: ElementTree.Element, names: Names, notes: Remarks, path: Pat
         counts = [int(text) for text in re.findall(r"\d+", element.get("rle", ""))]
         return Region(label, functools.partial(_mask, counts, width, height), left, top)
     if kind == "polygon":
-        return Polygon(label, points_of([float(text) for text in re.split("[,;]", element.get("points", ""))]))
+        return Polygon(label, points_of(re.split("[,;]", element.get("points", ""))))
     degrees = _number(element, "rotation", 0)
     if kind == "box":
         left_, top_, right, bottom = (_number(element, key) for key in SIDES)

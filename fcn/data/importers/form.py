@@ -129,8 +129,11 @@ class Names:
 
 
 def points_of(numbers: object) -> np.ndarray:
-    """Coordinates in a row, or pairs of them, as float64 ``[N, 2]``. Raises ``ValueError`` for anything else, for fewer
-    than three points and for numbers that are not finite or beyond all images."""
+    """Coordinates in a row, or pairs of them, numbers or texts of numbers, as float64 ``[N, 2]``.
+
+    Raises ``ValueError`` for anything else, for fewer than three points, and for numbers that are not finite or beyond
+    all images.
+    """
     try:
         values = np.asarray(numbers, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):

@@ -24,7 +24,6 @@ IMAGE_WORDS = {
     "image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures", "original", "originals",
     "input", "inputs", "rgb", "raw", "frame", "frames", "data",
 }  # fmt: skip
-JPEG = (".jpg", ".jpeg")
 OTHER_PICTURES = {
     "segmentationobject", "instance", "instances", "human", "visualization", "visualizations", "viz", "vis", "overlay",
     "overlays", "preview",
@@ -47,13 +46,8 @@ def find_pairs(tree: Tree, notes: Remarks) -> list[Pair]:
             continue
         own = masks if _is_mask(path, folders, words) else images
         key = (*_core(folders), "/", *_core(words))
-        if (
-            key in own
-            and own is images
-            and (is_lossy := path.suffix.lower() in JPEG) != (own[key].suffix.lower() in JPEG)
-        ):
-            masks[key] = own[key] if is_lossy else path
-            own[key] = path if is_lossy else own[key]
+        if key in own and own is images and key not in masks and _is_jpeg(path) != _is_jpeg(own[key]):
+            images[key], masks[key] = (path, own[key]) if _is_jpeg(path) else (own[key], path)
             continue
         if key in own:
             raise DataError(
@@ -96,6 +90,10 @@ def _is_mask(path: Path, folders: Sequence[str], words: Sequence[str]) -> bool:
         if word in MASK_WORDS | IMAGE_WORDS:
             return word in MASK_WORDS
     return bool(words) and bool({words[0], words[-1]} & MASK_WORDS)
+
+
+def _is_jpeg(path: Path) -> bool:
+    return path.suffix.lower() in (".jpg", ".jpeg")
 
 
 def _core(words: Sequence[str]) -> tuple[str, ...]:

@@ -153,7 +153,9 @@ def _colors(survey: _Survey, names: list[str] | None, named: Path | None, notes:
         raise DataError(
             f"{named}: names alone do not say which color is which; labelmap.txt does (NAME:RED,GREEN,BLUE)"
         )
-    notes.add(f"{survey.first}: colors without a table; each of {len(colors)} is a class: {', '.join(own[:12])}")
+    notes.add(
+        f"{len(colors)} colors and no table: each is a class (--data.classes '{{NAME: [R, G, B], ...}}' names them)"
+    )
     table = color_table(survey.first, list(zip(own, colors, strict=True)))
     codes, _ = by_table(table)
     return Meaning(table.classes, table.palette, codes, of_colors=True)

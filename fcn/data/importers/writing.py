@@ -20,6 +20,7 @@ from ..dataset import sizes_differ
 from ..files import VOID, read_image, write_image
 from ..labels import write_labels
 from ..listing import Pair
+from ..opening import orientation
 from .form import Annotations, Item
 from .painting import paint
 
@@ -134,8 +135,10 @@ def _labeled(item: Item, annotations: Annotations) -> tuple[np.ndarray, np.ndarr
     pixels = read_image(item.image) if isinstance(item.image, Path) else item.image()
     height, width = pixels.shape[:2]
     if item.size is not None and tuple(item.size) != (width, height):
+        turned = isinstance(item.image, Path) and tuple(item.size) == (height, width) and orientation(item.image) >= 5
         raise ValueError(
             f"the annotation is for {item.size[0]}x{item.size[1]} pixels, and the image is {width}x{height}"
+            + (", turned by its EXIF orientation, as viewers do" if turned else "")
         )
     labels = paint(item, (width, height), annotations.notes) if item.labels is None else item.labels()
     if labels.shape != (height, width):

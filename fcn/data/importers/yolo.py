@@ -57,9 +57,9 @@ def read(tree: Tree, files: Sequence[Path]) -> Annotations:
     numbered = _names(files[0]) if files[0] != tree.source else _numbers(labels.values())
     names = Names(numbered.values(), files[0])
     result = names.annotations()
-    polygons = 0
+    polygons, places = 0, _places(tree, settings)
     for image in tree.images:
-        path, split = labels.get(image), _split(tree, image, settings)
+        path, split = labels.get(image), _split(tree, image, places)
         try:
             shapes = [] if path is None else list(_polygons(path, numbered, names, result.notes))
         except ValueError as error:
@@ -136,19 +136,29 @@ def _settings(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _split(tree: Tree, image: Path, settings: Mapping[str, Any]) -> str:
-    """By the folders or lists that the YAML file names for a split, or by the folder that the image lies in."""
-    below = tree.below(image)
+def _places(tree: Tree, settings: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...], set[str]]]:
+    """Splits, and their folders or the names in their lists, as the YAML file gives them."""
+    found = []
     for split in SPLITS:
         for name in (split, *OTHER_NAMES[split]):
             for given in _strings(settings.get(name)):
                 parts = tuple(part for part in PureWindowsPath(given).parts if part not in (".", ".."))
-                if given.endswith(".txt"):
-                    if below.name in _listed(tree, parts):
-                        return split
-                elif parts and any(below.parts[i : i + len(parts)] == parts for i in range(len(below.parts))):
-                    return split
+                is_list = given.endswith(".txt")
+                found.append((split, () if is_list else parts, _listed(tree, parts) if is_list else set()))
+    return found
+
+
+def _split(tree: Tree, image: Path, places: Sequence[tuple[str, tuple[str, ...], set[str]]]) -> str:
+    """By what the YAML file says, or by the folder that the image lies in."""
+    below = tree.below(image)
+    for split, parts, names in places:
+        if below.name in names or (parts and _holds(below.parts, parts)):
+            return split
     return tree.split_of(image)
+
+
+def _holds(path: tuple[str, ...], parts: tuple[str, ...]) -> bool:
+    return any(path[start : start + len(parts)] == parts for start in range(len(path)))
 
 
 def _strings(value: Any) -> list[str]:
