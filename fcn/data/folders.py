@@ -74,7 +74,8 @@ def folder(
                 notes.insert(0, f"{root}: '{name}' is taken as the split {split}")
             return file_dataset(pairs, root, all_masks, notes, classes)
     raise MissingSplitError(
-        f"{root}: split '{split}' not found; wanted {split}/{images}, {images}/{split}, or {images} with {split}.txt"
+        f"{root}: split '{split}' not found; wanted {split}/{images}, {images}/{split}, or {images} with {split}.txt "
+        "('fcn data import' reads what other tools write)"
     )
 
 
