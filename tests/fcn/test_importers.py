@@ -639,6 +639,24 @@ def test_broken_cvat_shapes_leave_their_image_out(tmp_path: Path, element: str, 
     assert [path.name for path in (tmp_path / "out/images").iterdir()] == ["b.png"]
 
 
+def test_cvat_projects_have_images_of_one_name_in_subsets(tmp_path: Path) -> None:
+    entries = ""
+    for subset, points in (("Train", BOX_POINTS), ("Validation", DIAMOND_POINTS)):
+        photo(tmp_path / f"source/images/{subset}/a.png")
+        text = ";".join(f"{x},{y}" for x, y in points)
+        shapes = f'<tag label="cat"/><polygon label="cat" points="{text}" z_order="1"/>'
+        entries += f'<image id="0" name="a.png" subset="{subset}" width="40" height="30">{shapes}</image>'
+    labels = "<label><name>cat</name><attributes><attribute><name>x</name></attribute></attributes></label>"
+    head = f"<annotations><meta><project><labels>{labels}</labels></project></meta>"
+    (tmp_path / "source/annotations.xml").write_text(f"{head}{entries}</annotations>")
+    _, found = read_source(tmp_path / "source")
+    write(found, tmp_path / "out")
+    assert found.classes == ["background", "cat"]
+    assert not found.left_out
+    for split, expected in (("train", inside_box()), ("val", inside_diamond())):
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"out/{split}/masks/a.png")), expected)
+
+
 def test_cvat_rotated_boxes_and_ellipses(tmp_path: Path) -> None:
     cvat(tmp_path / "source")
     path = tmp_path / "source/annotations.xml"

@@ -90,13 +90,14 @@ def _color(text: str) -> Color | None:
 
 
 def _item(tree: Tree, path: Path, entry: ElementTree.Element, names: Names, notes: Remarks) -> Item:
-    image = tree.image(entry.get("name", ""), path)
+    subset = entry.get("subset", "")  # of a project, whose images lie in a folder for each
+    image = tree.image(f"{subset}/{entry.get('name', '')}", path)
     if image is None:
         raise ValueError("the image is not there")
     size = (int(_number(entry, "width")), int(_number(entry, "height")))
     elements = sorted(entry, key=lambda element: _number(element, "z_order", 0))
     shapes = [shape for element in elements if (shape := _shape(element, names, notes, path)) is not None]
-    split = split_named([entry.get("subset", "")]) or tree.split_of(image)
+    split = split_named([subset]) or tree.split_of(image)
     return Item(tree.name(image), image, path, shapes, size=size, split=split)
 
 

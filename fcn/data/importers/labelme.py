@@ -98,8 +98,8 @@ def _shape(shape: Any, names: Names, path: Path, notes: Remarks) -> Shape | None
     if not isinstance(shape, dict) or "label" not in shape or not isinstance(shape.get("points"), list):
         raise ValueError("a shape must have a label and points")
     label, kind, points = names[str(shape["label"])], shape.get("shape_type") or "polygon", shape["points"]
-    if kind == "polygon":
-        return Polygon(label, points_of(points))
+    if kind in ("polygon", "rotation", "oriented_rectangle") or (kind == "rectangle" and len(points) > 2):
+        return Polygon(label, points_of(points))  # of four corners, as X-AnyLabeling has rectangles
     if kind in ("rectangle", "circle", "mask"):
         (ax, ay), (bx, by) = _two(points, kind)
         if kind == "rectangle":
