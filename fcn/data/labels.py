@@ -78,11 +78,11 @@ def read_indices(path: str | Path) -> np.ndarray:
         return indices_in(image, path, opened.rawmode)
 
 
-def indices_in(image: Image.Image, path: str | Path, rawmode: str = "") -> np.ndarray:
-    """As ``read_indices``, of an image that is open; ``rawmode`` is that of its file (``opening.rawmode``)."""
+def indices_in(image: Image.Image, path: str | Path, stored_as: str = "") -> np.ndarray:
+    """As ``read_indices``, of an image that is open; ``stored_as``: the ``rawmode`` of its file."""
     stored = np.asarray(upright(image))
     if image.mode in ("P", "L", "1", "I", "I;16", "I;16B", "I;16L", "I;16N"):
-        return stored // _GRAY_STEPS[rawmode] if rawmode in _GRAY_STEPS else stored
+        return stored // _GRAY_STEPS[stored_as] if stored_as in _GRAY_STEPS else stored
     if image.mode == "F" and np.array_equal(stored, np.rint(stored)) and abs(stored).max() < 1 << 31:
         return stored.astype(np.int64)
     if image.mode in ("LA", "RGB", "RGBA"):

@@ -34,7 +34,8 @@ def pairs_by_patterns(root: Path, files: Sequence[Path], images: str, masks: str
         raise DataError(
             f"{root}: no image has a mask: {len(image_files)} files match '{images}', {len(mask_files)} match '{masks}'"
         )
-    without = [path for key, path in image_files.items() if key not in mask_files and path not in mask_files.values()]
+    as_masks = set(mask_files.values())
+    without = [path for key, path in image_files.items() if key not in mask_files and path not in as_masks]
     notes = [f"{root}: {len(without)} images have no mask and are left out ({without[0].name}, ...)"] if without else []
     return pairs, notes
 
@@ -46,9 +47,8 @@ def _wildcards(pattern: str) -> list[str]:
 def _found(root: Path, files: Iterable[Path], pattern: str) -> dict[tuple[str, ...], Path]:
     parts = re.split(r"(\*\*/|\*)", pattern)
     meaning = {"**/": r"((?:[^/]+/)*)", "*": r"([^/]*)"}
-    expression = "".join(meaning.get(part, re.escape(part)) for part in parts) + (
-        r"\.[^./]+" if pattern.endswith("*") else ""
-    )
+    expression = "".join(meaning.get(part, re.escape(part)) for part in parts)
+    expression += r"\.[^./]+" if pattern.endswith("*") else ""
     found: dict[tuple[str, ...], Path] = {}
     for path in files:
         match = re.fullmatch(expression, path.relative_to(root).as_posix())

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcn.cli import main
-from fcn.data import folder
-from fcn.data.importers import MaskOptions, read_source, write
-from fcn.data.importers.painting import filled
+from fcn.cli import _import, main
+from fcn.data import find_sources, folder
+from fcn.data.files import is_result
+from fcn.data.importers import FORMATS, MASKS, MaskOptions, read_source, write
+from fcn.data.importers.painting import filled, paint
 from fcn.data.importers.rle import brush_mask, coco_mask, cvat_mask
 from fcn.errors import DataError
 
@@ -780,6 +781,8 @@ def test_values_and_names_by_options(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_masks_that_cannot_be_used_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = plain(tmp_path / "source", [scene()] * 4)
     photo(source / "alone.jpg")
+    photo(source / "damaged.jpg")
+    (source / "damaged_mask.png").write_bytes(b"")  # the first of all
     save(source / "i1_mask.png", scene()[:-1])
     (source / "i2_mask.png").write_bytes(b"no image")
     Image.new("L", SIZE, 200).save(source / "stray_mask.png")
@@ -869,6 +872,40 @@ def test_places_that_cannot_be_read_or_written(tmp_path: Path, capsys: pytest.Ca
     assert main(["data", "import", str(source), str(tmp_path / "out"), "--format", "labelme"]) == 0
 
 
+def test_formats_on_the_command_line_are_those_that_there_are() -> None:
+    assert (*FORMATS, MASKS) == _import.FORMATS
+
+
+def test_what_needs_no_import_is_said_and_nothing_else(tmp_path: Path) -> None:
+    names = "background\nobject\n"
+    for name, mask in (("indices", grays(0, 1, 1)), ("black and white", grays(0, 255, 255))):
+        root = tmp_path / name
+        for number in range(10):
+            photo(root / f"images/{number}.png")
+            save(root / f"masks/{number}.png", mask)
+        (root / "classes.txt").write_text(names)
+    said = [" ".join(read_source(tmp_path / name)[1].notes.lines()) for name in ("indices", "black and white")]
+    assert ["it needs no import" in text for text in said] == [True, False]
+
+
+def test_pages_of_stacks_are_no_results_of_prediction(tmp_path: Path) -> None:
+    stack(tmp_path / "source")
+    _, found = read_source(tmp_path / "source")
+    ((image, mask), *_) = write(found, tmp_path / "out").pairs[""]
+    assert np.asarray(Image.open(image)).dtype == np.uint16
+    assert (np.asarray(Image.open(image)) == 100).all()
+    sources, _ = find_sources([str(tmp_path / "out/images")])
+    assert sources[0].path == image
+    assert is_result(mask)
+
+
+def test_pictures_that_may_be_masks_of_each_other_do_not_hide_annotations(tmp_path: Path) -> None:
+    labelme(tmp_path / "source")
+    photo(tmp_path / "source/images/b.bmp")
+    format, _ = read_source(tmp_path / "source")
+    assert format == "labelme"
+
+
 def test_splits_are_kept_or_left_to_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     roboflow_coco(tmp_path / "source")
     assert run(tmp_path / "source", capsys, "--split", "none")[0] == 0
@@ -930,8 +967,8 @@ def test_runs_of_random_masks() -> None:
         np.testing.assert_array_equal(brush_mask(brush(mask), height, width), mask)
 
 
-def test_random_bytes_end_in_one_line(tmp_path: Path) -> None:
-    """Bytes changed anywhere in an annotation: it is read, or refused with ``DataError``."""
+def test_random_bytes_are_read_or_refused(tmp_path: Path) -> None:
+    """Bytes changed anywhere in an annotation raise ``DataError``, or nothing."""
     random = np.random.default_rng(2)
     for make, format, _ in SOURCES:
         if format == "masks":
@@ -939,7 +976,7 @@ def test_random_bytes_end_in_one_line(tmp_path: Path) -> None:
         source = tmp_path / make.__name__
         make(source)
         files = [path for path in source.rglob("*") if path.suffix in (".json", ".xml", ".txt", ".yaml")]
-        for trial in range(15):
+        for trial in range(12):
             path = files[trial % len(files)]
             good = path.read_bytes()
             broken = bytearray(good)
@@ -950,3 +987,39 @@ def test_random_bytes_end_in_one_line(tmp_path: Path) -> None:
                 _, found = read_source(source)
                 write(found, tmp_path / f"{make.__name__}-{trial}")
             path.write_bytes(good)
+
+
+JUNK = [None, True, -1, 10**30, 0.5, float("nan"), "", "x", [], [[]], {}, {"id": 3}, ["cat", 1]]
+
+
+def with_junk(document: Any, random: np.random.Generator) -> Any:
+    """A copy in which one value, at any depth, is another."""
+    if not isinstance(document, (dict, list)) or not document or random.random() < 0.15:
+        return JUNK[random.integers(len(JUNK))]
+    keys = list(document) if isinstance(document, dict) else list(range(len(document)))
+    chosen = keys[random.integers(len(keys))]
+    copy = document.copy()
+    copy[chosen] = with_junk(document[chosen], random)
+    return copy
+
+
+@pytest.mark.parametrize("make", [labelme, coco, label_studio])
+def test_values_of_other_kinds_are_read_or_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    random = np.random.default_rng(3)
+    source = tmp_path / "source"
+    make(source)
+    files = sorted(source.rglob("*.json"))
+    documents = [json.loads(path.read_text()) for path in files]
+    for trial in range(JUNK_TRIALS):
+        which = trial % len(files)
+        dump(files[which], with_junk(documents[which], random))
+        with suppress(DataError):
+            _, found = read_source(source, format=None if trial % 2 else FORMAT_OF[make])
+            for item in found.items:
+                with suppress(ValueError):
+                    paint(item, SIZE, found.notes)
+        dump(files[which], documents[which])
+
+
+JUNK_TRIALS = 60
+FORMAT_OF = {labelme: "labelme", coco: "coco", label_studio: "label_studio"}

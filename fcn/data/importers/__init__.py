@@ -80,8 +80,14 @@ def _recognized(tree: Tree, format: str | None) -> tuple[str, list[Path]]:
             raise DataError(f"{tree.source}: nothing of {FORMATS[format].what} here{_unreadable(tree)}")
         return format, files
     found = {name: files for name, each in FORMATS.items() if (files := each.find(tree))}
-    if tree.source.is_dir() and (of_masks := masks.find(tree)):
-        found[MASKS] = of_masks
+    if tree.source.is_dir():
+        try:
+            of_masks = masks.find(tree)
+        except DataError:
+            if not found:
+                raise
+            of_masks = []  # pictures that could be each other's masks, beside annotations
+        found |= {MASKS: of_masks} if of_masks else {}
     if not found:
         raise DataError(
             f"{tree.source}: no annotations and no masks that are known ({', '.join(FORMATS)}, {MASKS})"

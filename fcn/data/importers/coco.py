@@ -48,9 +48,9 @@ def read(tree: Tree, files: Sequence[Path]) -> Annotations:
     groups: list[str] = []
     for path, entries in categories.items():
         parents = {
-            entry.get("supercategory") for entry in entries.values() if entry.get("supercategory") != _name(entry)
+            str(each.get("supercategory")) for each in entries.values() if each.get("supercategory") != _name(each)
         }
-        used = {a.get("category_id") for a in read_json(path)["annotations"] if isinstance(a, dict)}
+        used = {_number(annotation, "category_id") for annotation in read_json(path)["annotations"]}
         for number in sorted(entries):
             name = _name(entries[number])
             if name in parents and number not in used:
@@ -81,6 +81,12 @@ def _numbered(entries: Sequence[Any], what: str) -> Entries:
     return found
 
 
+def _number(annotation: Any, key: str) -> int | None:
+    """None where there is no whole number."""
+    found = annotation.get(key) if isinstance(annotation, dict) else None
+    return found if type(found) is int else None
+
+
 def _color(category: Mapping[str, Any]) -> Color | None:
     """As panoptic files have it."""
     color = category.get("color")
@@ -94,11 +100,11 @@ def _add(tree: Tree, path: Path, labels: Mapping[int, int], result: Annotations)
     images = _numbered(document["images"], f"{path}: images")
     shapes: dict[int, list[Shape]] = {number: [] for number in images}
     for position, annotation in enumerate(document["annotations"]):
-        if not isinstance(annotation, dict) or annotation.get("image_id") not in images:
+        number = _number(annotation, "image_id")
+        if number not in images:
             what = "an annotation of no image of the file is not used"
             result.notes.add(what, f"{path}: annotations[{position}]")
             continue
-        number = annotation["image_id"]
         where = f"{path}: annotations[{position}] of {images[number].get('file_name')}"
         try:
             if number in shapes:
@@ -124,9 +130,9 @@ def _add(tree: Tree, path: Path, labels: Mapping[int, int], result: Annotations)
 
 def _shapes(annotation: Mapping[str, Any], labels: Mapping[int, int], where: str, notes: Remarks) -> list[Shape]:
     """The parts of an object: polygons, or one mask. Raises ``ValueError``."""
-    category, parts = annotation.get("category_id"), annotation.get("segmentation")
-    if type(category) is not int or category not in labels:
-        raise ValueError(f"there is no category {category!r}")
+    category, parts = _number(annotation, "category_id"), annotation.get("segmentation")
+    if category is None or category not in labels:
+        raise ValueError(f"there is no category {annotation.get('category_id')!r}")
     if isinstance(parts, dict):
         return [Region(labels[category], functools.partial(_mask, parts))]
     if not parts:

@@ -74,6 +74,10 @@ class Remarks:
         """``what`` is the kind, ``where`` the file and what else is particular."""
         self._found.setdefault(what, []).append(str(where))
 
+    def extend(self, other: Remarks) -> None:
+        for what, places in other._found.items():
+            self._found.setdefault(what, []).extend(places)
+
     def lines(self) -> list[str]:
         return [_line(what, places) for what, places in self._found.items()]
 

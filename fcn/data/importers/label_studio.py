@@ -94,8 +94,9 @@ def _results(annotation: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _labels(result: Mapping[str, Any]) -> list[str]:
-    found = result["value"].get(result.get("type"))
-    return [str(name) for name in found] if result.get("type") in KINDS and isinstance(found, list) else []
+    kind = result.get("type")
+    found = result["value"].get(kind) if kind in KINDS else None
+    return [str(name) for name in found] if isinstance(found, list) else []
 
 
 def _item(tree: Tree, path: Path, task: Mapping[str, Any], names: Names, notes: Remarks, where: str) -> Item | None:
@@ -120,7 +121,9 @@ def _item(tree: Tree, path: Path, task: Mapping[str, Any], names: Names, notes: 
 
 def _image(tree: Tree, path: Path, task: Mapping[str, Any]) -> Path:
     """By the address of the task, with and without the eight characters that an upload gets before its name."""
-    given = [text for text in (*task["data"].values(), task.get("file_upload")) if isinstance(text, str)]
+    data = task.get("data")
+    fields = [*(data.values() if isinstance(data, dict) else ()), task.get("file_upload")]
+    given = [text for text in fields if isinstance(text, str)]
     for text in given:
         address = urlsplit(text)
         for name in (*parse_qs(address.query).get("d", []), unquote(address.path), address.path):

@@ -19,7 +19,7 @@ from .arrays import count_pages, page_pixels
 from .form import Annotations, Item, Remarks
 from .pairs import find_pairs
 from .tree import Tree, lines_of, split_named
-from .values import Mask, find_meaning
+from .values import Mask, Meaning, find_meaning
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,8 @@ class MaskOptions:
 
 
 def find(tree: Tree) -> list[Path]:
-    """The first mask, if images have masks."""
-    try:
-        pairs = find_pairs(tree, Remarks())
-    except DataError:
-        return [tree.source]  # reading it says why
-    return [mask for _, mask in pairs[:1]]
+    """The first mask, if images have masks. Raises ``DataError`` where several are as good."""
+    return [mask for _, mask in find_pairs(tree, Remarks())[:1]]
 
 
 def read(tree: Tree, options: MaskOptions) -> Annotations:
@@ -64,13 +60,12 @@ def read(tree: Tree, options: MaskOptions) -> Annotations:
     meaning = find_meaning(tree, [mask for _, mask in drafts], options.classes, notes)
     for item, mask in drafts:
         item.labels = functools.partial(meaning.labels, mask)
-    _say_known(tree, meaning.classes, notes)
+    _say_known(tree.root, meaning, notes)
     return Annotations(meaning.classes, meaning.palette, [item for item, _ in drafts], notes, left_out)
 
 
-def _say_known(tree: Tree, classes: list[str], notes: Remarks) -> None:
-    """Where a training reads the source as it is."""
-    root = tree.root
+def _say_known(root: Path, meaning: Meaning, notes: Remarks) -> None:
+    """Where a training reads the source as it is, and in the same way."""
     kind = recognize(root)
     if kind != "folder" and find_color_table(root) is None:
         notes.add(
@@ -78,10 +73,11 @@ def _say_known(tree: Tree, classes: list[str], notes: Remarks) -> None:
         )
     elif kind == "folder" and ((root / "classes.txt").is_file() or find_color_table(root)):
         try:
-            known = folder(root, "train").classes == classes
+            known = folder(root, "train")
         except DataError:
             return
-        if known:
+        own, ours = known.codes, meaning.codes
+        if (known.classes, own.classes, own.void) == (meaning.classes, ours.classes, ours.void):
             notes.add("training reads this folder as it is (--data.kind folder); it needs no import")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,9 +100,7 @@ class _Survey:
     def __init__(self, masks: Sequence[Mask]) -> None:
         self.values: set[int] = set()
         self.of_colors = False
-        first = masks[0]
-        is_picture = first.page is None and first.path.suffix.lower() not in ARRAY_SUFFIXES
-        self.has_palette = is_picture and read_palette(first.path, 1) is not None
+        self.has_palette = _palette(masks, 1) is not None
         self.lossy = any(mask.path.suffix.lower() in LOSSY for mask in masks)
         self.clear, self.pixels = 0, 0
         self.first = masks[0].path
@@ -202,8 +201,14 @@ def _indices(masks: Sequence[Mask], names: list[str], colors: list[Color] | None
     """Indices, and 255 for void. Raises ``DataError`` for more classes than that leaves room for."""
     if len(names) > VOID:
         raise DataError(f"{masks[0].path}: {len(names)} classes; at most {VOID} are possible")
-    first = masks[0]
-    own = None
-    if colors is None and first.page is None and first.path.suffix.lower() not in ARRAY_SUFFIXES:
-        own = read_palette(first.path, len(names))
-    return Meaning(names, colors or own or voc_palette(len(names)), Codes.counted(len(names)))
+    palette = colors or _palette(masks, len(names)) or voc_palette(len(names))
+    return Meaning(names, palette, Codes.counted(len(names)))
+
+
+def _palette(masks: Sequence[Mask], classes: int) -> list[Color] | None:
+    """That of the first mask that can be read."""
+    for mask in masks:
+        if mask.page is None and mask.path.suffix.lower() not in ARRAY_SUFFIXES:
+            with suppress(DataError):
+                return read_palette(mask.path, classes)
+    return None

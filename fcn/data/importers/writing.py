@@ -17,11 +17,12 @@ from tqdm import tqdm
 from ...errors import ConfigError, DataError
 from ...files import replacing, write_text
 from ..dataset import sizes_differ
-from ..files import VOID, read_image, write_image
+from ..files import VOID, read_image
 from ..labels import write_labels
 from ..listing import Pair
 from ..opening import orientation
-from .form import Annotations, Item
+from ..palette import Color
+from .form import Annotations, Item, Remarks
 from .painting import paint
 
 
@@ -60,13 +61,14 @@ def write(annotations: Annotations, out: Path, splits: bool = True, progress: bo
     of_split = [item.split if len(used) > 1 else "" for item in items]
     # Threads: decoding and writing, which is most of the work, does not hold Python's lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = pool.map(lambda *each: _write_item(annotations, out, *each), items, of_split, names)
+        done = pool.map(lambda *each: _write_item(annotations.palette, out, *each), items, of_split, names)
         bar = tqdm(done, desc="import", total=len(items), unit="image", disable=not progress, dynamic_ncols=True)
         for item, split, found in zip(items, of_split, bar, strict=True):
             if isinstance(found, str):
                 annotations.left_out.add(found, "" if str(item.annotation) in found else item.annotation)
                 continue
-            pair, pixels = found
+            pair, pixels, remarks = found
+            annotations.notes.extend(remarks)
             result.pairs.setdefault(split, []).append(pair)
             result.pixels += pixels[:count]
             result.images += pixels[:count] > 0
@@ -110,14 +112,15 @@ def _names(items: Iterable[Item], splits: set[str]) -> list[str]:
 
 
 def _write_item(
-    annotations: Annotations, out: Path, item: Item, split: str, name: str
-) -> tuple[Pair, np.ndarray] | str:
-    """The files that are written, and pixels by label ``[256]``; or why an image or its annotation cannot be used."""
+    palette: list[Color], out: Path, item: Item, split: str, name: str
+) -> tuple[Pair, np.ndarray, Remarks] | str:
+    """The files that are written, pixels by label ``[256]``, and what is to say; or why the item cannot be used."""
+    remarks = Remarks()
     try:
-        image, labels = _labeled(item, annotations)
+        image, labels = _labeled(item, remarks)
     except ValueError as error:
         return str(error)
-    images, masks = out / split / "images", out / split / "masks"
+    images, mask = out / split / "images", out / split / "masks" / f"{name}.png"
     if isinstance(item.image, Path):
         path = images / f"{name}{item.image.suffix.lower()}"
         with replacing(path) as partial:
@@ -125,12 +128,13 @@ def _write_item(
     else:
         path = images / f"{name}.png"
         gray = image.dtype == np.uint16  # of equal channels
-        write_image(path, Image.fromarray(np.ascontiguousarray(image[:, :, 0] if gray else image)), optimize=False)
-    write_labels(masks / f"{name}.png", labels, annotations.palette)
-    return (path, masks / f"{name}.png"), np.bincount(labels.ravel(), minlength=VOID + 1)
+        with replacing(path) as partial:  # without the mark of results, which prediction leaves out
+            Image.fromarray(np.ascontiguousarray(image[:, :, 0] if gray else image)).save(partial, format="PNG")
+    write_labels(mask, labels, palette)
+    return (path, mask), np.bincount(labels.ravel(), minlength=VOID + 1), remarks
 
 
-def _labeled(item: Item, annotations: Annotations) -> tuple[np.ndarray, np.ndarray]:
+def _labeled(item: Item, remarks: Remarks) -> tuple[np.ndarray, np.ndarray]:
     """Pixels ``[H, W, 3]`` and labels uint8 ``[H, W]``. Raises ``ValueError``."""
     pixels = read_image(item.image) if isinstance(item.image, Path) else item.image()
     height, width = pixels.shape[:2]
@@ -140,7 +144,7 @@ def _labeled(item: Item, annotations: Annotations) -> tuple[np.ndarray, np.ndarr
             f"the annotation is for {item.size[0]}x{item.size[1]} pixels, and the image is {width}x{height}"
             + (", turned by its EXIF orientation, as viewers do" if turned else "")
         )
-    labels = paint(item, (width, height), annotations.notes) if item.labels is None else item.labels()
+    labels = paint(item, (width, height), remarks) if item.labels is None else item.labels()
     if labels.shape != (height, width):
         if isinstance(item.image, Path):
             raise ValueError(sizes_differ((item.image, item.annotation), pixels, labels))
