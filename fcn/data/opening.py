@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,18 +107,6 @@ def open_lazily(path: Path, what: str) -> Image.Image:
         return Image.open(path)
 
 
-@contextlib.contextmanager
-def open_page(path: Path, page: int, what: str) -> Iterator[Image.Image]:
-    """One page, decoded, by its number from 0 among ``pages``. Raises ``DataError``."""
-    with open_lazily(path, what) as image:
-        found = pages(image)
-        with _named(path, what):
-            if page or len(found) > 1:
-                image.seek(found[page])
-            image.load()
-        yield image
-
-
 def read_pages(path: Path) -> Iterator[Image.Image]:
     """Every page of an image file, decoded; to be used before the next is taken."""
     with open_lazily(path, "image") as image:
@@ -126,6 +115,26 @@ def read_pages(path: Path) -> Iterator[Image.Image]:
                 image.seek(page)
                 image.load()
             yield image
+
+
+class Stack:
+    """The pages of an image file, in any order and for several threads. The file stays open: finding a page means
+    reading where all before it lie."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        self.path, self.what = path, what
+        self._image = open_lazily(path, what)
+        self._pages = pages(self._image)
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._pages)
+
+    def __getitem__(self, number: int) -> Image.Image:
+        """A copy, turned upright. Raises ``DataError``."""
+        with self._lock, _named(self.path, self.what):
+            self._image.seek(self._pages[number])
+            return upright(self._image).copy()
 
 
 def pages(image: Image.Image) -> list[int]:

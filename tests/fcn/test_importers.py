@@ -494,12 +494,15 @@ BROKEN_COCO = [
     (one_coco([flat(BOX_POINTS)], width=640, height=480), "is for 640x480 pixels, and the image is 40x30"),
     (one_coco([flat(BOX_POINTS)], file_name="../../../../etc/passwd"), "the image is not there"),
     (one_coco([flat(BOX_POINTS)], file_name="/gone/c.png"), "the image is not there"),
+    (one_coco([flat(BOX_POINTS)], file_name="../secret.png"), "the image is not there"),
+    (one_coco([flat(BOX_POINTS)], file_name="..\\secret.png"), "the image is not there"),
 ]
 
 
 @pytest.mark.parametrize(("document", "message"), BROKEN_COCO, ids=range(len(BROKEN_COCO)))
 def test_broken_coco_annotations_leave_their_image_out(tmp_path: Path, document: Any, message: str) -> None:
     source = tmp_path / "source"
+    photo(tmp_path / "secret.png")  # outside the source
     for name in ("a", "b"):
         photo(source / f"{name}.png")
     dump(source / "_annotations.coco.json", document)
@@ -886,6 +889,16 @@ def test_what_needs_no_import_is_said_and_nothing_else(tmp_path: Path) -> None:
         (root / "classes.txt").write_text(names)
     said = [" ".join(read_source(tmp_path / name)[1].notes.lines()) for name in ("indices", "black and white")]
     assert ["it needs no import" in text for text in said] == [True, False]
+
+
+def test_stacks_of_other_lengths_are_named(tmp_path: Path) -> None:
+    stack(tmp_path / "source")
+    plain(tmp_path / "source", [scene()])
+    two = [Image.fromarray(scene())] * 2
+    two[0].save(tmp_path / "source/volume_labels.tif", save_all=True, append_images=two[1:])
+    _, found = read_source(tmp_path / "source")
+    assert "volume_labels.tif: 2 pages, and its image volume.tif has 3" in found.left_out.lines()[0]
+    assert [item.name for item in found.items] == ["i0"]
 
 
 def test_pages_of_stacks_are_no_results_of_prediction(tmp_path: Path) -> None:

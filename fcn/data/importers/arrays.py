@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,22 @@ from ...files import check_regular
 from ..color_table import colors_in, read_colors
 from ..files import pil_to_array
 from ..labels import indices_in, read_indices, read_mat
-from ..opening import open_lazily, open_page, pages
+from ..opening import Stack
 
 LARGEST = 1 << 30
 """Values of an array; more are refused before memory is taken for them."""
 USUAL_KEYS = ("segmentation", "labels", "label", "mask", "labelmap", "gt", "groundtruth", "inst_map")
 
 
-def count_pages(path: Path) -> int:
-    """Raises ``DataError``."""
-    with open_lazily(path, "image") as image:
-        return len(pages(image))
+@functools.lru_cache(maxsize=8)
+def stack(path: Path) -> Stack:
+    """The pages of an image file; those of a few files stay open. Raises ``DataError``."""
+    return Stack(path, "image")
 
 
 def page_pixels(path: Path, page: int) -> np.ndarray:
     """A page of an image stack, from 0, as ``read_image`` gives an image."""
-    with open_page(path, page, "image") as image:
-        return pil_to_array(image, str(path))
+    return pil_to_array(stack(path)[page], str(path))
 
 
 def stored_values(path: Path, page: int | None = None, key: str | None = None) -> np.ndarray:
@@ -42,18 +42,12 @@ def stored_values(path: Path, page: int | None = None, key: str | None = None) -
         return _npy(path)
     if suffix == ".mat":
         return read_mat(path, (key or _only_key(path)).split("."))
-    if page is None:
-        return read_indices(path)
-    with open_page(path, page, "label map") as image:
-        return indices_in(image, path)
+    return read_indices(path) if page is None else indices_in(stack(path)[page], path)
 
 
 def stored_colors(path: Path, page: int | None = None) -> np.ndarray:
     """As ``read_colors``, of one page. Raises ``DataError``."""
-    if page is None:
-        return read_colors(path)
-    with open_page(path, page, "label map") as image:
-        return colors_in(image)
+    return read_colors(path) if page is None else colors_in(stack(path)[page])
 
 
 def _npy(path: Path) -> np.ndarray:

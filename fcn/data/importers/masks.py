@@ -15,7 +15,7 @@ from ..listing import Pair
 from ..patterns import ARRAY_SUFFIXES, is_pattern, pairs_by_patterns
 from ..registry import recognize
 from ..sources import NUMBERED
-from .arrays import count_pages, page_pixels
+from .arrays import page_pixels, stack
 from .form import Annotations, Item, Remarks
 from .pairs import find_pairs
 from .tree import Tree, lines_of, split_named
@@ -40,6 +40,7 @@ def find(tree: Tree) -> list[Path]:
 
 def read(tree: Tree, options: MaskOptions) -> Annotations:
     """Classes: by the option, a table, ``classes.txt``, or the masks. Raises ``DataError``."""
+    stack.cache_clear()  # files may have changed
     notes, left_out = Remarks(), Remarks()
     pairs = _given_pairs(tree, options, notes) if options.images or options.masks else find_pairs(tree, notes)
     if not pairs:
@@ -100,8 +101,8 @@ def _drafts(tree: Tree, image: Path, mask: Path, key: str | None, lists: Mapping
     """An item, or of a stack one for each page. Raises ``DataError``."""
     name = tree.name(image)
     split = tree.split_of(image) or tree.split_of(mask) or lists.get(image.stem, "")
-    count = count_pages(image)
-    of_mask = 1 if mask.suffix.lower() in ARRAY_SUFFIXES else count_pages(mask)
+    count = len(stack(image))
+    of_mask = 1 if mask.suffix.lower() in ARRAY_SUFFIXES else len(stack(mask))
     if count != of_mask:
         raise DataError(f"{mask}: {of_mask} pages, and its image {image.name} has {count}")
     if count == 1:
