@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from ..arguments import count
@@ -29,10 +30,12 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
 
     allow_megapixels(options.max_megapixels)
     data, splits = load_splits(options.root, options.splits, overrides)
-    for part in splits.values():
-        if isinstance(part, DataError):
-            raise part
     datasets = [(name, part) for name, part in splits.items() if not isinstance(part, DataError)]
+    unusable = [part for part in splits.values() if isinstance(part, DataError)]
+    if not datasets:
+        raise unusable[0]
+    for error in unusable:
+        print(f"fcn data show: {shown(str(error))}", file=sys.stderr)
     out = Path(options.out)
     check_outputs([out], [path for _, part in datasets for path in files_of(part, data.root)])
     if out.exists() and not is_result(out):
@@ -41,4 +44,4 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
     for note in dict.fromkeys(note for _, part in datasets for note in part.notes):
         print(shown(note))
     print(f"{shown_images} of {sum(len(part) for _, part in datasets)} images, with their labels: {out}")
-    return 0
+    return 1 if unusable else 0

@@ -19,12 +19,13 @@ import pytest
 from PIL import Image
 
 from fcn.cli import _import, main
-from fcn.data import find_sources, folder
+from fcn.data import ArrayDataset, Sample, find_sources, folder
 from fcn.data.files import is_result
 from fcn.data.importers import FORMATS, MASKS, MaskOptions, read_source, write
 from fcn.data.importers.painting import filled, paint
 from fcn.data.importers.rle import brush_mask, coco_mask, cvat_mask
 from fcn.errors import DataError
+from fcn.evaluation.gallery import save_gallery
 
 WIDTH, HEIGHT = 40, 30
 SIZE = (WIDTH, HEIGHT)
@@ -946,10 +947,30 @@ def test_what_is_written_can_be_trained_on(tmp_path: Path, capsys: pytest.Captur
     assert main(["data", "show", str(tmp_path / "out"), "--out", str(picture)]) == 0
     assert "10 of 10 images" in capsys.readouterr().out
     assert Image.open(picture).width >= 4 * 320
+    few = tmp_path / "few"
+    for number in range(3):
+        photo(few / f"images/{number}.png")
+        save(few / f"masks/{number}.png", scene())
+    assert main(["data", "show", str(few), "--out", str(picture)]) == 1
+    printed = capsys.readouterr()
+    assert "fcn data show: " in printed.err
+    assert "too few to divide" in printed.err
+    assert "3 of 3 images" in printed.out
     picture.write_bytes(b"mine")
     assert main(["data", "show", str(tmp_path / "out"), "--out", str(picture)]) == 2
     assert "a file is there that fcn did not write" in capsys.readouterr().err
     assert picture.read_bytes() == b"mine"
+
+
+def test_a_page_shows_labels_over_images_and_leaves_background_clear(tmp_path: Path) -> None:
+    sample: Sample = {"image": np.full((HEIGHT, WIDTH, 3), 100, np.uint8), "target": grays(0, 1, 255), "name": "gray"}
+    data = ArrayDataset([sample], ["background", "cat"], [(0, 0, 0), (200, 40, 0)])
+    assert save_gallery(tmp_path / "page.png", [("train", data)]) == 1
+    page = np.asarray(Image.open(tmp_path / "page.png"))
+    enlarged = page[: 8 * HEIGHT, : 8 * WIDTH][4::8, 4::8]
+    mixed = np.rint(0.45 * 100 + 0.55 * np.array([200, 40, 0]))
+    assert (enlarged[scene() == 1] == mixed).all()
+    assert (enlarged[scene() != 1] == 100).all()  # background and void
 
 
 # --- The painter and the decoders, against plain loops. ---

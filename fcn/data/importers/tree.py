@@ -74,7 +74,8 @@ class Tree:
             return None
         here = near.parent
         ranks = {path: (_agreement(path, wanted), path.is_relative_to(here)) for path in found}
-        best = [path for path in found if ranks[path] == max(ranks.values())]
+        top = max(ranks.values())
+        best = [path for path in found if ranks[path] == top]
         if len(best) > 1:
             raise ValueError(f"image {name!r} may be {best[0]} or {best[1]}")
         return best[0]
