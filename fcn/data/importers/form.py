@@ -63,6 +63,12 @@ class Item:
     size: Size | None = None
     split: str = ""
 
+    @property
+    def where(self) -> str:
+        """The annotation, and the image where the file is not called like it."""
+        own = self.name.rpartition("/")[2]
+        return str(self.annotation) if own == self.annotation.stem else f"{self.annotation}: {own}"
+
 
 class Remarks:
     """Lines to say at the end: of many of one kind, the first and their number."""

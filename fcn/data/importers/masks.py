@@ -94,6 +94,8 @@ def _given_pairs(tree: Tree, options: MaskOptions, notes: Remarks) -> list[Pair]
         pairs += found
         for text in said:
             notes.add(text)
+    if not pairs:
+        raise DataError(f"{tree.source}: no image matches '{patterns[0]}'")
     return pairs
 
 

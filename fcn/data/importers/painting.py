@@ -23,7 +23,7 @@ def paint(item: Item, size: Size, remarks: Remarks) -> np.ndarray:
             points = shape.points * size if shape.relative else shape.points
             low, high = points.min(0), points.max(0)
             if (low < -1).any() or (high > (width + 1, height + 1)).any():
-                remarks.add("a polygon reaches beyond its image and is cut off there", item.annotation)
+                remarks.add("a polygon reaches beyond its image and is cut off there", item.where)
             left, top, mask = filled(points, size)
         else:
             mask = shape.decode(size)
@@ -32,7 +32,7 @@ def paint(item: Item, size: Size, remarks: Remarks) -> np.ndarray:
                 own = f"{mask.shape[1]}x{mask.shape[0]} at {left}, {top}"
                 raise ValueError(f"a mask of {own} does not fit its image, {width}x{height}")
         if not mask.any():
-            remarks.add("a shape covers the center of no pixel of its image, and leaves no trace", item.annotation)
+            remarks.add("a shape covers the center of no pixel of its image, and leaves no trace", item.where)
             continue
         labels[top : top + mask.shape[0], left : left + mask.shape[1]][mask] = shape.label
     return labels

@@ -140,6 +140,8 @@ def read_json(path: Path) -> Any:
     """Raises ``DataError``."""
     try:
         return json.loads(read_text(path))
+    except DataError:
+        raise
     except RecursionError:
         raise DataError(f"{path}: nested too deeply for an annotation") from None
     except ValueError as error:

@@ -65,7 +65,7 @@ def write(annotations: Annotations, out: Path, splits: bool = True, progress: bo
         bar = tqdm(done, desc="import", total=len(items), unit="image", disable=not progress, dynamic_ncols=True)
         for item, split, found in zip(items, of_split, bar, strict=True):
             if isinstance(found, str):
-                annotations.left_out.add(found, "" if str(item.annotation) in found else item.annotation)
+                annotations.left_out.add(found, "" if str(item.annotation) in found else item.where)
                 continue
             pair, pixels, remarks = found
             annotations.notes.extend(remarks)
