@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcn.data import read_image
 from fcn.data.importers import read_source, write
 from fcn.data.importers.painting import paint
 from fcn.errors import DataError
@@ -150,6 +151,27 @@ def test_broken_coco_annotations_leave_their_image_out(tmp_path: Path, document:
     (line,) = found.left_out.lines()
     assert message in line
     assert [path.name for path in (tmp_path / "out/images").iterdir()] == ["a.png"]
+
+
+def test_images_are_turned_by_their_exif_orientation(tmp_path: Path) -> None:
+    """Tools that turn them, as labelme does, give sizes and points of the upright picture; others are told apart."""
+    source = tmp_path / "source"
+    for name in ("upright", "stored"):
+        photo(source / f"{name}.jpg")
+        exif = Image.Exif()
+        exif[0x0112] = 6  # the picture is stored lying on its side
+        Image.open(source / f"{name}.jpg").save(source / f"{name}.jpg", exif=exif)
+    shapes = [shape("cat", [[0, 0], [10, 35]], "rectangle")]
+    turned = {"imageWidth": HEIGHT, "imageHeight": WIDTH}
+    dump(source / "upright.json", labelme_document("upright.jpg", shapes, **turned))
+    dump(source / "stored.json", labelme_document("stored.jpg", SHAPES))
+    _, found = read_source(source)
+    ((image, mask),) = write(found, tmp_path / "out").pairs[""]
+    expected = np.zeros((WIDTH, HEIGHT), bool)
+    expected[:35, :10] = True
+    np.testing.assert_array_equal(np.asarray(Image.open(mask)), expected)
+    assert read_image(image).shape == (WIDTH, HEIGHT, 3)
+    assert "is for 40x30 pixels, and the image is 30x40, turned by its EXIF orientation" in found.left_out.lines()[0]
 
 
 def test_coco_boxes_alone_and_annotations_of_no_image_are_said(tmp_path: Path) -> None:
