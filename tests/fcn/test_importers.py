@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ from tests.fcn.annotated import (
     flat,
     grays,
     inside_box,
+    label_studio,
     labelme,
     labelme_document,
     one_folder,
@@ -107,6 +109,23 @@ def test_places_that_cannot_be_read_or_written(tmp_path: Path, capsys: pytest.Ca
     assert (tmp_path / "full/mine.txt").read_text() == "mine"
     assert not (tmp_path / "out").exists()
     assert main(["data", "import", str(source), str(tmp_path / "out"), "--format", "labelme"]) == 0
+
+
+def test_label_studio_minimal_json(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    label_studio(source)
+    entries = []
+    for task in json.loads((source / "project-3.json").read_text())[:2]:
+        results = task["annotations"][-1]["result"]
+        sizes = {"original_width": WIDTH, "original_height": HEIGHT, "image_rotation": 0}
+        fields = {"image": task["data"]["image"], "id": task["id"], "annotator": 1, "lead_time": 9.5}
+        entries.append({**fields, "label": [{**result["value"], **sizes} for result in results]})
+    dump(source / "project-3.json", [*entries, {"image": "/data/upload/1/gone.png", "id": 9, "annotator": 1}])
+    format, found = read_source(source)
+    assert (format, found.classes) == ("label_studio", ["background", "cat", "dog"])
+    for _, mask in write(found, tmp_path / "out").pairs[""]:
+        np.testing.assert_array_equal(np.asarray(Image.open(mask)), scene())
+    assert "task 9: the image is not there" in found.left_out.lines()[0]
 
 
 def test_formats_on_the_command_line_are_those_that_there_are() -> None:

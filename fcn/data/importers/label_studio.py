@@ -1,7 +1,7 @@
-"""Label Studio's JSON: tasks with polygons, rectangles and ellipses in percent of the image, and masks of the brush.
+"""Label Studio's JSON and JSON-MIN: polygons, rectangles and ellipses in percent of the image, and masks of the brush.
 
-Format: labelstud.io/guide/export and /tags/polygonlabels, /tags/brushlabels. Results are painted in the
-order of the file.
+Format: labelstud.io/guide/export and /tags/polygonlabels, /tags/brushlabels. Results are painted in the order of the
+file.
 """
 
 from __future__ import annotations
@@ -46,11 +46,26 @@ def find(tree: Tree) -> list[Path]:
 
 def _is_tasks(path: Path) -> bool:
     try:
-        found = read_json(path)
+        first = next(iter(_tasks(path)), {})
     except DataError:
         return False
-    first = found[0] if isinstance(found, list) and found else None
-    return isinstance(first, dict) and isinstance(first.get("data"), dict) and _finished(first) is not None
+    return isinstance(first.get("data"), dict) and _finished(first) is not None
+
+
+def _tasks(path: Path) -> list[dict[str, Any]]:
+    """Tasks of JSON, and of JSON-MIN, whose entries hold the fields of one and lists of values. Raises ``DataError``."""
+    found = read_json(path)
+    entries = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+    return [entry if "data" in entry else _from_minimal(entry) for entry in entries]
+
+
+def _from_minimal(entry: Mapping[str, Any]) -> dict[str, Any]:
+    values = [
+        value for field in entry.values() if isinstance(field, list) for value in field if isinstance(value, dict)
+    ]
+    results = [{**value, "type": kind, "value": value} for value in values for kind in KINDS if kind in value]
+    is_one = "annotator" in entry or results
+    return {"id": entry.get("id"), "data": entry, "annotations": [{"result": results}]} if is_one else {}
 
 
 def _finished(task: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
@@ -63,7 +78,7 @@ def _finished(task: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
 
 def read(tree: Tree, files: Sequence[Path]) -> Annotations:
     """Classes: the labels that occur, in alphabetical order."""
-    tasks = [(path, task) for path in files for task in read_json(path) if isinstance(task, dict)]
+    tasks = [(path, task) for path in files for task in _tasks(path)]
     labels = {
         str(name)
         for _, task in tasks
