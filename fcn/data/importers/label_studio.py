@@ -53,7 +53,7 @@ def _is_tasks(path: Path) -> bool:
 
 
 def _tasks(path: Path) -> list[dict[str, Any]]:
-    """Tasks of JSON, and of JSON-MIN, whose entries hold the fields of one and lists of values. Raises ``DataError``."""
+    """Of JSON, and of JSON-MIN, whose entries hold fields and lists of values. Raises ``DataError``."""
     found = read_json(path)
     entries = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
     return [entry if "data" in entry else _from_minimal(entry) for entry in entries]
