@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
         print(shown(line))
     datasets = [(split, FileDataset(pairs, found.classes, found.palette)) for split, pairs in written.pairs.items()]
     save_gallery(out / "summary.png", datasets)
-    print(f"written to {out}: look at {out / 'summary.png'}, then 'fcn data check {out}'")
+    print(f"written to {out}: look at {out / 'summary.png'}, then 'fcn train {out}'")
     for line in found.left_out.lines():
         print(f"fcn data import: left out: {shown(line)}", file=sys.stderr)
     return 1 if found.left_out else 0

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..data import VOID, Color, SegmentationDataset
+from ..data import Color, SegmentationDataset
 from ..data.files import eight_bits, write_image
-from ..data.importers.form import BACKGROUND_NAMES
 from ..text import shown
 from .fonts import drawable, font_of, usual_font
 from .legend import GAP, INK, LINE, legend, stacked
@@ -37,7 +36,7 @@ def save_gallery(path: str | Path, datasets: Sequence[tuple[str, SegmentationDat
                 if start + index in chosen:
                     sample = part[index]
                     name = f"{split}: {sample['name']}" if split else sample["name"]
-                    tiles.append(_tile(sample["image"], sample["target"], first.classes, first.palette, name))
+                    tiles.append(_tile(sample["image"], sample["target"], first.palette, name))
             start += len(part)
         pictures += _rows(tiles)
         pictures.append(legend(drawable(first.classes), first.palette, COLUMNS * (TILE[0] + GAP)))
@@ -45,10 +44,8 @@ def save_gallery(path: str | Path, datasets: Sequence[tuple[str, SegmentationDat
     return len(chosen)
 
 
-def _tile(
-    image: np.ndarray, labels: np.ndarray, classes: Sequence[str], palette: Sequence[Color], name: str
-) -> np.ndarray:
-    """uint8 ``[TILE height + LINE, TILE width + GAP, 3]``; background and void stay clear."""
+def _tile(image: np.ndarray, labels: np.ndarray, palette: Sequence[Color], name: str) -> np.ndarray:
+    """uint8 ``[TILE height + LINE, TILE width + GAP, 3]``."""
     if image.dtype == np.uint16:
         image = eight_bits(image, (float(image.min()), max(float(image.max()), float(image.min()) + 1)))
     image = image[:, :, :3].astype(np.uint8, copy=False) if image.ndim == 3 else image
@@ -57,8 +54,6 @@ def _tile(
     size = max(1, round(width * scale)), max(1, round(height * scale))
     pixels = np.asarray(Image.fromarray(image).convert("RGB").resize(size, Image.Resampling.BOX))
     own = np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
-    if classes[0].lower() in BACKGROUND_NAMES:
-        own = np.where(own == 0, VOID, own).astype(np.uint8)
     tile = Image.new("RGB", (TILE[0] + GAP, TILE[1] + LINE), "white")
     tile.paste(Image.fromarray(blend(pixels, own, palette)), (0, 0))
     text = shown(name)
