@@ -6,6 +6,7 @@ import contextlib
 import re
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,6 +127,7 @@ class Stack:
         self._image = open_lazily(path, what)
         self._pages = pages(self._image)
         self._lock = threading.Lock()
+        weakref.finalize(self, self._image.close)
 
     def __len__(self) -> int:
         return len(self._pages)
