@@ -5,13 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ._options import add_max_megapixels
-
-if TYPE_CHECKING:
-    from ..data import SegmentationDataset
-    from ..errors import DataError
+from . import _import, _show
+from ._options import add_max_megapixels, load_splits
 
 OVERRIDES = True
 
@@ -39,20 +35,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     check.add_argument("--out", metavar="FILE.json", help="write everything as JSON too")
     add_max_megapixels(check)
+    text = "masks and annotations of other tools, to folders of images and masks"
+    more = (
+        f"What the source is, is recognized. For masks that are not: {', '.join(f'--{key}' for key in _import.KEYS)}. "
+        "Exit code 1: something was left out."
+    )
+    _import.add_arguments(actions.add_parser("import", help=text, description=text, epilog=more))
+    text = "a page of images with their labels over them"
+    _show.add_arguments(actions.add_parser("show", help=text, description=text))
 
 
 def run(options: argparse.Namespace, overrides: list[str]) -> int:
-    return _check(options, overrides) if options.action == "check" else _kinds(overrides)
+    run_action = {"check": _check, "import": _import.run, "show": _show.run, "kinds": _kinds}[options.action]
+    return run_action(options, overrides)
 
 
-def _kinds(overrides: list[str]) -> int:
+def _kinds(_: argparse.Namespace, overrides: list[str]) -> int:
     from ..data import KINDS
 
     if overrides:
         raise ValueError(f"data kinds takes no options, got {' '.join(overrides)}")
     width = max(map(len, KINDS))
     for name, kind in KINDS.items():
-        summary, _, _ = (kind.load.__doc__ or "").strip().partition("\n")
+        summary = (kind.load.__doc__ or "").strip().partition("\n")[0]
         print(f"{name:<{width}}  {summary}")
     return 0
 
@@ -60,33 +65,17 @@ def _kinds(overrides: list[str]) -> int:
 def _check(options: argparse.Namespace, overrides: list[str]) -> int:
     from rich.console import Console
 
-    from ..data import KINDS, files_of, recognize
+    from ..data import files_of
     from ..data.check import check
     from ..data.check_tables import tables
     from ..data.listing import list_file, read_names
     from ..data.opening import allow_megapixels
-    from ..errors import DataError, MissingSplitError
+    from ..errors import DataError
     from ..files import check_outputs, write_text
-    from ..recipes.config import load_data_config
     from ..text import shown
 
     allow_megapixels(options.max_megapixels)
-    if not any(word.split("=")[0] == "--data.kind" for word in overrides):
-        overrides = [f"--data.kind={recognize(Path(options.root).expanduser())}", *overrides]
-    data = load_data_config([f"--data.root={options.root}", *overrides])
-    if data.kind not in KINDS:
-        raise DataError(f"data.kind: {data.kind} has no files to check")
-    splits: dict[str, SegmentationDataset | DataError] = {}
-    absent = ""
-    for split in options.splits or KINDS[data.kind].splits:
-        try:
-            splits[split] = data.dataset(split)
-        except DataError as error:
-            if options.splits or not isinstance(error, MissingSplitError):
-                splits[split] = error
-            absent = absent or str(error)
-    if not splits:
-        raise DataError(f"{options.root}: no split of a {data.kind} data set here (--data.kind, --splits): {absent}")
+    data, splits = load_splits(options.root, options.splits, overrides)
     against = {name: list_file(name, Path(name)) for name in options.against}
     parts = [split for split in splits.values() if not isinstance(split, DataError)]
     inputs = [path for split in parts for path in files_of(split, data.root)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from .dataset import FileDataset
-from .folders import file_dataset
 from .labels import Codes
-from .listing import pairs_in
+from .listing import files_in, pairs_in
+from .meanings import file_dataset
 from .palette import Color
 
 CAMVID_CLASSES = [
@@ -32,4 +32,5 @@ def camvid(root: Path, split: str) -> FileDataset:
         codes = Codes.counted(len(CAMVID_CLASSES), void=len(CAMVID_CLASSES))
         return FileDataset(pairs, list(CAMVID_CLASSES), list(CAMVID_PALETTE), codes)
     pairs = pairs_in(root / split / "images", root / split / "labels")
-    return file_dataset(pairs, root, root.glob("*/labels"))
+    all_masks = (mask for labels in root.glob("*/labels") for mask in files_in(labels).values())
+    return file_dataset(pairs, root, all_masks)

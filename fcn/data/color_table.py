@@ -1,20 +1,23 @@
-"""Masks whose values or colors mean what a table beside them says: CVAT's ``labelmap.txt``, ``class_dict.csv``."""
+"""Masks whose values or colors mean what a table says: CVAT's ``labelmap.txt``, ``class_dict.csv``, ``classes.csv``,
+Roboflow's ``_classes.csv``, or an option."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ..errors import DataError
 from .files import VOID
 from .labels import Codes
 from .listing import read_names
 from .opening import Opened, upright
-from .palette import Color
+from .palette import Color, voc_palette
 
 VOID_NAMES = ("void", "ignore", "ignored", "unlabeled", "unlabelled")
 """Names in a table that are no classes."""
@@ -22,31 +25,57 @@ VOID_NAMES = ("void", "ignore", "ignored", "unlabeled", "unlabelled")
 
 @dataclass(frozen=True)
 class ColorTable:
-    """Classes and their colors; ``void`` are colors of no class."""
+    """Classes and the colors that stand for them; ``void`` are colors of no class."""
 
-    path: Path
+    path: Path | str
     classes: list[str]
     palette: list[Color]
     void: list[Color]
 
+    @property
+    def shown(self) -> list[Color]:
+        """Colors for the eye: those of the table, or the VOC color map where it holds gray values alone."""
+        gray = all(len(set(color)) == 1 for color in self.palette)
+        return voc_palette(len(self.palette)) if gray else self.palette
+
 
 def find_color_table(root: Path) -> ColorTable | None:
     """The table in a folder, if there is one. Raises ``DataError`` for one that cannot be read."""
-    for name, read in (("labelmap.txt", _labelmap), ("class_dict.csv", _class_dict)):
-        path = root / name
-        if path.is_file():
-            entries = [entry for number, line in read(path) if (entry := _entry(path, number, line))]
-            seen: dict[Color, str] = {}
-            for name, color in entries:
-                if color in seen:
-                    raise DataError(f"{path}: {seen[color]!r} and {name!r} have one color, {_text(color)}")
-                seen[color] = name
-            classes = [(name, color) for name, color in entries if name.lower() not in VOID_NAMES]
-            if not classes:
-                raise DataError(f"{path}: there is no class in this table")
-            void = [color for name, color in entries if name.lower() in VOID_NAMES]
-            return ColorTable(path, [name for name, _ in classes], [color for _, color in classes], void)
-    return None
+    path = next((root / name for name in TABLES if (root / name).is_file()), None)
+    return None if path is None else read_color_table(path)
+
+
+def read_color_table(path: Path) -> ColorTable:
+    """Raises ``DataError``."""
+    read = TABLES[path.name]
+    return color_table(path, [_entry(path, number, line) for number, line in read(path)])
+
+
+def color_table(path: Path | str, entries: Sequence[tuple[str, Color]]) -> ColorTable:
+    """From names and colors; ``path`` is for messages. Raises ``DataError``."""
+    seen: dict[Color, str] = {}
+    for name, color in entries:
+        if color in seen:
+            raise DataError(f"{path}: {seen[color]!r} and {name!r} have one color, {_text(color)}")
+        seen[color] = name
+    classes = [(name, color) for name, color in entries if name.lower() not in VOID_NAMES]
+    if not classes:
+        raise DataError(f"{path}: there is no class in this table")
+    void = [color for name, color in entries if name.lower() in VOID_NAMES]
+    return ColorTable(path, [name for name, _ in classes], [color for _, color in classes], void)
+
+
+def given_table(classes: Mapping[str, Any]) -> ColorTable:
+    """From an option: a gray value or ``[red, green, blue]`` by the name of a class. Raises ``DataError``."""
+    entries = []
+    for name, given in classes.items():
+        values = [given] * 3 if isinstance(given, int) else given
+        if len(values) != 3 or not all(type(value) is int and 0 <= value <= 255 for value in values):
+            raise DataError(
+                f"data.classes: {name} must be a value from 0 to 255 or a color, [red, green, blue], got {given}"
+            )
+        entries.append((name, (values[0], values[1], values[2])))
+    return color_table("data.classes", entries)
 
 
 def _labelmap(path: Path) -> list[tuple[int, list[str]]]:
@@ -60,9 +89,26 @@ def _labelmap(path: Path) -> list[tuple[int, list[str]]]:
     ]
 
 
-def _class_dict(path: Path) -> list[tuple[int, list[str]]]:
-    """A heading, then ``name,red,green,blue``."""
-    return list(enumerate(csv.reader(read_names(path)), start=1))[1:]
+def _csv(path: Path) -> list[tuple[int, list[str]]]:
+    """A heading, then ``name,red,green,blue`` or, where the heading says so, other columns: a value in place of a
+    color."""
+    (_, heading), *lines = enumerate(csv.reader(read_names(path), skipinitialspace=True), start=1)
+    columns = {title.strip().lower(): index for index, title in enumerate(heading)}
+    name = _column(columns, "name", "class", "class_name", "class name", "label", "classes")
+    colors = [_column(columns, *titles) for titles in (("r", "red"), ("g", "green"), ("b", "blue"))]
+    value = _column(columns, "pixel value", "value", "pixel", "id", "index")
+    wanted = colors if None not in colors else [value] * 3
+    if name is None or None in wanted:
+        name, wanted = 0, [1, 2, 3]
+    chosen = [name, *(index for index in wanted if index is not None)]
+    return [(number, [line[index] for index in chosen] if len(line) > max(chosen) else line) for number, line in lines]
+
+
+def _column(columns: Mapping[str, int], *titles: str) -> int | None:
+    return next((columns[title] for title in titles if title in columns), None)
+
+
+TABLES = {"labelmap.txt": _labelmap, "class_dict.csv": _csv, "classes.csv": _csv, "_classes.csv": _csv}
 
 
 def _entry(path: Path, number: int, fields: Sequence[str]) -> tuple[str, Color]:
@@ -103,7 +149,12 @@ class ColorCodes(Codes):
 def read_colors(path: str | Path) -> np.ndarray:
     """Colors ``[H, W]`` of an image file, a palette applied: ``red * 65536 + green * 256 + blue``."""
     with Opened(path, "label map") as image:
-        channels = np.asarray(upright(image).convert("RGB")).astype(np.int32)
+        return colors_in(image)
+
+
+def colors_in(image: Image.Image) -> np.ndarray:
+    """As ``read_colors``, of an image that is open."""
+    channels = np.asarray(upright(image).convert("RGB")).astype(np.int32)
     return np.asarray(channels[:, :, 0] << 16 | channels[:, :, 1] << 8 | channels[:, :, 2])
 
 

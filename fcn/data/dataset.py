@@ -85,8 +85,8 @@ class FileDataset(SegmentationDataset):
 def files_of(dataset: SegmentationDataset, root: str | None) -> list[Path]:
     """Files that a data set reads: images, label maps, and lists, tables and names in its folder ``root``."""
     parts = [part for part in dataset.tasks.values() if isinstance(part, FileDataset)]
-    beside = [path for path in Path(root).expanduser().iterdir() if path.suffix in (".txt", ".mat")] if root else []
-    beside += [Path(root, "class_dict.csv")] if root else []
+    tables = (".txt", ".csv", ".mat")
+    beside = [path for path in Path(root).expanduser().iterdir() if path.suffix in tables] if root else []
     return [*beside, *(path for part in parts for pair in part.pairs for path in pair)]
 
 

@@ -138,8 +138,12 @@ def _one_class(labels: LabelReport, name: str) -> str:
 
 def _way_out(values: Sequence[int], labels: LabelReport) -> str:
     lines = [f"'NAME{number}:{value},{value},{value}'" for number, value in enumerate(values[:4])]
+    given = [f"NAME{number}: {value}" for number, value in enumerate(values[:4])]
     more = " ..." if len(values) > 4 else ""
-    return f"a file labelmap.txt beside the folders says what values mean, with the lines {' '.join(lines)}{more}"
+    return (
+        f"a file labelmap.txt beside the folders says what values mean, with the lines {' '.join(lines)}{more}; or "
+        f"--data.classes '{{{', '.join(given)}{more}}}'"
+    )
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

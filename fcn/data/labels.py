@@ -75,20 +75,25 @@ def read_indices(path: str | Path) -> np.ndarray:
     """
     opened = Opened(path, "label map")
     with opened as image:
-        stored = np.asarray(upright(image))
-        if image.mode in ("P", "L", "1", "I", "I;16", "I;16B", "I;16L", "I;16N"):
-            return stored // _GRAY_STEPS[opened.rawmode] if opened.rawmode in _GRAY_STEPS else stored
-        if image.mode == "F" and np.array_equal(stored, np.rint(stored)) and abs(stored).max() < 1 << 31:
-            return stored.astype(np.int64)
-        if image.mode in ("LA", "RGB", "RGBA"):
-            channels = np.moveaxis(stored, 2, 0)
-            count = 3 if image.mode.startswith("RGB") else 1  # alpha is no label, and must not hide any
-            if (channels[:count] == channels[0]).all() and (channels[count:] == channels.flat[-1]).all():
-                return np.ascontiguousarray(channels[0])
-        raise DataError(
-            f"{path}: a label map must hold class indices in one channel, got mode {image.mode}; colors need a table "
-            "beside the folders of images and masks: labelmap.txt, with a line NAME:RED,GREEN,BLUE for each class"
-        )
+        return indices_in(image, path, opened.rawmode)
+
+
+def indices_in(image: Image.Image, path: str | Path, stored_as: str = "") -> np.ndarray:
+    """As ``read_indices``, of an image that is open; ``stored_as``: the ``rawmode`` of its file."""
+    stored = np.asarray(upright(image))
+    if image.mode in ("P", "L", "1", "I", "I;16", "I;16B", "I;16L", "I;16N"):
+        return stored // _GRAY_STEPS[stored_as] if stored_as in _GRAY_STEPS else stored
+    if image.mode == "F" and np.array_equal(stored, np.rint(stored)) and abs(stored).max() < 1 << 31:
+        return stored.astype(np.int64)
+    if image.mode in ("LA", "RGB", "RGBA"):
+        channels = np.moveaxis(stored, 2, 0)
+        count = 3 if image.mode.startswith("RGB") else 1  # alpha is no label, and must not hide any
+        if (channels[:count] == channels[0]).all() and (channels[count:] == channels.flat[-1]).all():
+            return np.ascontiguousarray(channels[0])
+    raise DataError(
+        f"{path}: a label map must hold class indices in one channel, got mode {image.mode}; colors need a table "
+        "beside the folders of images and masks: labelmap.txt, with a line NAME:RED,GREEN,BLUE for each class"
+    )
 
 
 def few_bits(path: Path) -> str | None:

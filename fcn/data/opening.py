@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,6 +116,27 @@ def read_pages(path: Path) -> Iterator[Image.Image]:
                 image.seek(page)
                 image.load()
             yield image
+
+
+class Stack:
+    """The pages of an image file, in any order and for several threads. The file stays open: finding a page means
+    reading where all before it lie."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        self.path, self.what = path, what
+        self._image = open_lazily(path, what)
+        self._pages = pages(self._image)
+        self._lock = threading.Lock()
+        weakref.finalize(self, self._image.close)
+
+    def __len__(self) -> int:
+        return len(self._pages)
+
+    def __getitem__(self, number: int) -> Image.Image:
+        """A copy, turned upright. Raises ``DataError``."""
+        with self._lock, _named(self.path, self.what):
+            self._image.seek(self._pages[number])
+            return upright(self._image).copy()
 
 
 def pages(image: Image.Image) -> list[int]:

@@ -29,7 +29,7 @@ def pair_up(images: Path, masks: Path, lines: Sequence[str] | None = None) -> tu
     without = [mask_files[stem].name for stem in mask_files if stem not in image_files]
     if without:
         notes.append(f"{masks}: {len(without)} masks have no image and are not used: {_some(without)}")
-    stems = list(image_files) if lines is None else [_stem(line, image_files) for line in lines]
+    stems = list(image_files) if lines is None else [stem_of(line, image_files) for line in lines]
     pairs = match(image_files, mask_files | _masks_given(lines or (), image_files, mask_files), (images, masks), stems)
     if lines is not None and stems != list(lines):
         notes.append(f"the split's list: '{lines[0]}' is taken as the image {pairs[0][0].name}, and so on")
@@ -47,7 +47,7 @@ def _some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
-def _stem(line: str, files: Mapping[str, Path]) -> str:
+def stem_of(line: str, files: Mapping[str, Path]) -> str:
     """The stem that a line names: by itself, as a file's name or path, or in the first of two columns."""
     return next((stem for stem in _readings(line) if stem in files), line)
 
@@ -69,7 +69,7 @@ def _masks_given(lines: Iterable[str], images: Mapping[str, Path], masks: Mappin
         if line not in images and len(columns) == 2:
             stem = next((stem for stem in _readings(columns[1]) if stem in masks), None)
             if stem is not None:
-                given[_stem(line, images)] = masks[stem]
+                given[stem_of(line, images)] = masks[stem]
     return given
 
 

@@ -16,6 +16,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from ..data import KINDS, Augmentation, SegmentationDataset, folder, mri
+from ..data.folders import RATIO
 from ..errors import ConfigError
 from ..files import write_text
 from ..networks.heads import Filter
@@ -36,7 +37,10 @@ class DataConfig:
     kind: ``mri``, or a name of ``fcn.data.KINDS`` (``fcn data kinds`` lists them).
     root: the folder of the data.
     train_split, val_split, test_split: where splits are lists, they join and subtract: train+val-seg11valid.
-    images, masks: names of the two folders (``folder`` only).
+    images, masks: names of the two folders, or patterns of paths, photos/*.jpg and photos/*_L.png, whose * stand for
+        the same (``folder`` only, as the next three).
+    classes: values or colors in the masks by the name of their class, {road: [128, 64, 128], void: 7}.
+    ratio, split_seed: of images without splits, the parts of training, validation and test; by name, or by chance.
     preprocessing: ``fit`` (mean and deviation of the training images); ``weights``: that of the weights to start from
         (``model.pretrained`` or ``model.init_from``), or one by its name, ``caffe_vgg``, ``imagenet`` (torchvision) or
         ``efficientnet_lite``; or ``published``: what the authors' networks for these data were given.
@@ -50,6 +54,9 @@ class DataConfig:
     root: str | None = None
     images: str = "images"
     masks: str = "masks"
+    classes: dict[str, int | list[int]] = field(default_factory=dict)
+    ratio: list[float] = field(default_factory=lambda: list(RATIO))
+    split_seed: int | None = None
     train_split: str = "train"
     val_split: str = "val"
     test_split: str = "test"
@@ -78,7 +85,8 @@ class DataConfig:
         if not root.is_dir():
             raise ConfigError(f"data.root: {root} is not a folder")
         if self.kind == "folder":
-            return folder(root, split, self.images, self.masks)
+            options: dict[str, Any] = {"classes": self.classes, "ratio": self.ratio, "seed": self.split_seed}
+            return folder(root, split, self.images, self.masks, **options)
         return KINDS[self.kind].load(root, split)
 
 
