@@ -105,8 +105,17 @@ class Predictor:
         """
         if not isinstance(image, list):
             return self._label([image])[0]
-        starts = range(0, len(image), self.batch)
-        return [labels for start in starts for labels in self._label(image[start : start + self.batch])]
+        return self._label(image)
+
+    @torch.inference_mode()
+    def with_confidence(self, images: list[Any]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The labels of a call, and how probable each is by the softmax of the scores: float32 of the labels' shape."""
+        found = []
+        for group in self._groups(images):
+            pairs = [scores.labels(confidence=True) for scores in self._scores(group).values()]
+            labels, confidence = (stack_labels(each).cpu().numpy() for each in zip(*pairs, strict=True))
+            found += list(zip(labels, confidence, strict=True))
+        return found
 
     @property
     def further(self) -> Further | None:
@@ -131,11 +140,14 @@ class Predictor:
         raise DataError(f"this network sees {channels} channels: {pair}an array [H, W, {channels}] is wanted")
 
     def _label(self, images: Sequence[Given]) -> list[np.ndarray]:
-        pixels = [self._channels(image) for image in images]
-        labels: list[np.ndarray] = []
-        for _, group in itertools.groupby(pixels, key=lambda x: x.shape[:2]):
-            labels += list(self._labels(Unprepared(list(group), self.preprocessing, self.device)).cpu().numpy())
-        return labels
+        return [labels for group in self._groups(images) for labels in self._labels(group).cpu().numpy()]
+
+    def _groups(self, images: Sequence[Given]) -> Iterator[Unprepared]:
+        """At most ``batch`` images that follow one another and have one size."""
+        for start in range(0, len(images), self.batch):
+            pixels = [self._channels(image) for image in images[start : start + self.batch]]
+            for _, group in itertools.groupby(pixels, key=lambda x: x.shape[:2]):
+                yield Unprepared(list(group), self.preprocessing, self.device)
 
     def evaluate(
         self,
@@ -190,13 +202,16 @@ class Predictor:
 
     def _labels(self, images: Images) -> Tensor:
         """``[N(, T), H, W]``."""
+        return _labels_of(self._scores(images))
+
+    def _scores(self, images: Images) -> Mapping[str, Scores]:
         tile = self.tile if self.tile is not None and max(images.shape[2:]) > self.tile else None
         if self._trunk is None:
             # Of a large image the first tile settles it.
             self._trunk = self._settle(images[:, :, :tile, :tile])
         if tile is None:
-            return _labels_of(self.model.task_scores(images[:, :, :, :], self._trunk))
-        return _labels_of(tiled_scores(self.model, images, tile, self._trunk, _progress))
+            return self.model.task_scores(images[:, :, :, :], self._trunk)
+        return tiled_scores(self.model, images, tile, self._trunk, _progress)
 
     def _settle(self, images: Tensor) -> Trunk:
         """bfloat16 if that gives these images the labels of float32."""

@@ -1,0 +1,121 @@
+"""The one thread that runs the networks: requests that wait and have one size run as one batch."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from ..inference.predictor import Predictor
+
+
+class Answer(NamedTuple):
+    labels: np.ndarray
+    """``[(T, )H, W]``."""
+    confidence: np.ndarray
+    """float32, of the shape of ``labels``."""
+    waited: float
+    """Seconds."""
+    ran: float
+    """Seconds of the whole batch."""
+    batch: int
+
+
+@dataclass(eq=False)
+class _Job:
+    network: str
+    image: np.ndarray
+    future: Future[Answer] = field(default_factory=Future)
+    since: float = field(default_factory=time.perf_counter)
+
+    @property
+    def kind(self) -> tuple[str, tuple[int, ...]]:
+        """Jobs of one kind can run together."""
+        return self.network, self.image.shape[:2]
+
+
+class Worker:
+    """A thread that takes the oldest job and those like it, of at most ``batch_pixels`` together.
+
+    It is there until ``close``. The number of jobs that wait is for those to bound who submit them.
+    """
+
+    def __init__(self, networks: Mapping[str, Predictor], batch_pixels: int = 1 << 20) -> None:
+        self.networks, self.batch_pixels = networks, batch_pixels
+        self.pace = 0.0
+        """Seconds that a picture took of late."""
+        self._waiting: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="fcn networks", daemon=True)
+        self._thread.start()
+
+    def submit(self, network: str, image: np.ndarray) -> Future[Answer]:
+        """The future raises what the network does; cancelled before its turn, it costs nothing."""
+        job = _Job(network, image)
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the server is ending")
+            self._waiting.append(job)
+            self._changed.notify()
+        return job.future
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        """Cancels what waits and returns when what runs has ended."""
+        with self._changed:
+            self._closed = True
+            for job in self._waiting:
+                job.future.cancel()
+            self._waiting.clear()
+            self._changed.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while self._step():
+            pass  # a step's images are gone before the next is waited for
+
+    def _step(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            if not self._waiting:
+                return False
+            jobs = self._next()
+        self._run([job for job in jobs if job.future.set_running_or_notify_cancel()])
+        return True
+
+    def _next(self) -> list[_Job]:
+        first = self._waiting[0]
+        height, width = first.image.shape[:2]
+        most = min(self.networks[first.network].batch, max(1, self.batch_pixels // (height * width)))
+        jobs = [job for job in self._waiting if job.kind == first.kind][:most]
+        for job in jobs:
+            self._waiting.remove(job)
+        return jobs
+
+    def _run(self, jobs: list[_Job]) -> None:
+        if not jobs:
+            return
+        started = time.perf_counter()
+        try:
+            found = self.networks[jobs[0].network].with_confidence([job.image for job in jobs])
+        except Exception as error:
+            if len(jobs) == 1:
+                jobs[0].future.set_exception(error)
+            else:  # too much memory together, say
+                for job in jobs:
+                    self._run([job])
+            return
+        ran = time.perf_counter() - started
+        self.pace = ran / len(jobs) if self.pace == 0 else 0.8 * self.pace + 0.2 * ran / len(jobs)
+        for job, (labels, confidence) in zip(jobs, found, strict=True):
+            job.future.set_result(Answer(labels, confidence, started - job.since, ran, len(jobs)))
