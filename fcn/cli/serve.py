@@ -12,9 +12,14 @@ import ipaddress
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..arguments import count, port
 from ._options import add_max_megapixels, add_precision
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,10 +55,10 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
     try:
         import prometheus_client  # noqa: F401
         import starlette  # noqa: F401
-        import uvicorn
+        import uvicorn  # noqa: F401
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed: pip install 'fcn-kernels[serve]'") from None
-    listener = _listening(options.host, options.port)
+    listener = listening(options.host, options.port)
     with listener:
         from ..inference.predictor import Predictor
         from ..serving.app import create_app
@@ -62,22 +67,36 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
         paths = [Path(path) for path in (options.weights, options.weights2) if path is not None]
         networks = {
             name: Predictor(path, precision=options.precision, tile=options.tile)
-            for name, path in zip(_names(paths), paths, strict=True)
+            for name, path in zip(names_of(paths), paths, strict=True)
         }
         limits = Limits(options.queue, options.max_upload_mb * 1_000_000, options.max_megapixels)
         app = create_app(networks, limits, [options.host, *options.allow_host])
-        _say_where(listener)
-        config = uvicorn.Config(
-            app, loop="asyncio", http="h11", ws="none", lifespan="on", log_level="warning", access_log=False,
-            server_header=False, proxy_headers=False, timeout_graceful_shutdown=10,
-        )  # fmt: skip
+        say_where(listener)
         with contextlib.suppress(KeyboardInterrupt):  # how a server is meant to end; what was asked is answered
-            uvicorn.Server(config).run([listener])
+            server_of(app).run([listener])
         print("fcn serve: stopped", file=sys.stderr)
     return 0
 
 
-def _listening(host: str, number: int) -> socket.socket:
+def server_of(app: ASGIApp) -> uvicorn.Server:
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=10,
+    )
+    return uvicorn.Server(config)
+
+
+def listening(host: str, number: int) -> socket.socket:
     """A socket that listens; before networks are loaded, since that takes longer than to see that a port is in use."""
     from ..errors import ConfigError
 
@@ -92,7 +111,7 @@ def _listening(host: str, number: int) -> socket.socket:
         raise ConfigError(f"cannot listen at {host}, port {number}: {error.strerror or error}") from None
 
 
-def _names(paths: list[Path]) -> list[str]:
+def names_of(paths: list[Path]) -> list[str]:
     """Of networks: those of their files, or with folders where these are equal."""
     from ..data.tasks import distinct
 
@@ -104,7 +123,7 @@ def _names(paths: list[Path]) -> list[str]:
     )
 
 
-def _say_where(listener: socket.socket) -> None:
+def say_where(listener: socket.socket) -> None:
     host, number = listener.getsockname()[:2]
     address = ipaddress.ip_address(host.partition("%")[0])
     where = f"[{host}]" if address.version == 6 else host
