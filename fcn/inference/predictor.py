@@ -109,10 +109,13 @@ class Predictor:
 
     @torch.inference_mode()
     def with_confidence(self, images: list[Any]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The labels of a call, and how probable each is by the softmax of the scores: float32 of the labels' shape."""
+        """The labels of a call, and how probable each is by the softmax of the scores: float32 of the labels' shape.
+
+        No progress of large images is shown.
+        """
         found = []
         for group in self._groups(images):
-            pairs = [scores.labels(confidence=True) for scores in self._scores(group).values()]
+            pairs = [scores.labels(confidence=True) for scores in self._scores(group, progress=False).values()]
             labels, confidence = (stack_labels(each).cpu().numpy() for each in zip(*pairs, strict=True))
             found += list(zip(labels, confidence, strict=True))
         return found
@@ -204,14 +207,14 @@ class Predictor:
         """``[N(, T), H, W]``."""
         return _labels_of(self._scores(images))
 
-    def _scores(self, images: Images) -> Mapping[str, Scores]:
+    def _scores(self, images: Images, progress: bool = True) -> Mapping[str, Scores]:
         tile = self.tile if self.tile is not None and max(images.shape[2:]) > self.tile else None
         if self._trunk is None:
             # Of a large image the first tile settles it.
             self._trunk = self._settle(images[:, :, :tile, :tile])
         if tile is None:
             return self.model.task_scores(images[:, :, :, :], self._trunk)
-        return tiled_scores(self.model, images, tile, self._trunk, _progress)
+        return tiled_scores(self.model, images, tile, self._trunk, _progress if progress else iter)
 
     def _settle(self, images: Tensor) -> Trunk:
         """bfloat16 if that gives these images the labels of float32."""

@@ -44,14 +44,14 @@ class Gate:
     A request is inside until its answer is sent, so that neither uploads nor answers add up.
     """
 
-    def __init__(self, app: ASGIApp, most: int, pace: Callable[[], float], gauge: Gauge) -> None:
-        """``pace``: seconds that a picture takes. ``gauge`` shows how many are inside."""
-        self.app, self.most, self.pace, self.gauge = app, most, pace, gauge
+    def __init__(self, app: ASGIApp, most: int, backlog: Callable[[], float], gauge: Gauge) -> None:
+        """``backlog``: seconds that what is inside takes. ``gauge`` shows how many requests that are."""
+        self.app, self.most, self.backlog, self.gauge = app, most, backlog, gauge
         self.inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.inside >= self.most:
-            later = max(1, math.ceil(self.inside * self.pace()))
+            later = max(1, math.ceil(self.backlog()))
             line = (
                 f"{self.inside} pictures are being worked on, and no more are taken at a time; try again in {later} s"
             )

@@ -39,6 +39,10 @@ class _Job:
         """Jobs of one kind can run together."""
         return self.network, self.image.shape[:2]
 
+    @property
+    def pixels(self) -> int:
+        return int(self.image.shape[0] * self.image.shape[1])
+
 
 class Worker:
     """A thread that takes the oldest job and those like it, of at most ``batch_pixels`` together.
@@ -48,23 +52,36 @@ class Worker:
 
     def __init__(self, networks: Mapping[str, Predictor], batch_pixels: int = 1 << 20) -> None:
         self.networks, self.batch_pixels = networks, batch_pixels
-        self.pace = 0.0
-        """Seconds that a picture took of late."""
         self._waiting: deque[_Job] = deque()
+        self._running: list[_Job] = []
+        self._pace = 0.0  # seconds that a pixel took of late
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="fcn networks", daemon=True)
         self._thread.start()
 
     def submit(self, network: str, image: np.ndarray) -> Future[Answer]:
-        """The future raises what the network does; cancelled before its turn, it costs nothing."""
+        """The future raises what the network does; cancelled before its turn, it keeps no memory."""
         job = _Job(network, image)
         with self._changed:
             if self._closed:
                 raise RuntimeError("the server is ending")
             self._waiting.append(job)
             self._changed.notify()
+        job.future.add_done_callback(lambda _: self._forget(job))
         return job.future
+
+    def _forget(self, job: _Job) -> None:
+        """Of a cancelled job, whose image would wait for its turn."""
+        with self._changed:
+            if job in self._waiting:
+                self._waiting.remove(job)
+
+    @property
+    def backlog(self) -> float:
+        """About how many seconds the jobs take that are not done."""
+        with self._changed:
+            return self._pace * sum(job.pixels for job in [*self._running, *self._waiting])
 
     @property
     def alive(self) -> bool:
@@ -74,9 +91,8 @@ class Worker:
         """Cancels what waits and returns when what runs has ended."""
         with self._changed:
             self._closed = True
-            for job in self._waiting:
+            for job in list(self._waiting):
                 job.future.cancel()
-            self._waiting.clear()
             self._changed.notify()
         self._thread.join()
 
@@ -89,22 +105,22 @@ class Worker:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             if not self._waiting:
                 return False
-            jobs = self._next()
-        self._run([job for job in jobs if job.future.set_running_or_notify_cancel()])
+            self._running = [job for job in self._next() if job.future.set_running_or_notify_cancel()]
+        if self._running:
+            self._run(self._running)
+        with self._changed:
+            self._running = []
         return True
 
     def _next(self) -> list[_Job]:
         first = self._waiting[0]
-        height, width = first.image.shape[:2]
-        most = min(self.networks[first.network].batch, max(1, self.batch_pixels // (height * width)))
+        most = min(self.networks[first.network].batch, max(1, self.batch_pixels // first.pixels))
         jobs = [job for job in self._waiting if job.kind == first.kind][:most]
         for job in jobs:
             self._waiting.remove(job)
         return jobs
 
     def _run(self, jobs: list[_Job]) -> None:
-        if not jobs:
-            return
         started = time.perf_counter()
         try:
             found = self.networks[jobs[0].network].with_confidence([job.image for job in jobs])
@@ -116,6 +132,7 @@ class Worker:
                     self._run([job])
             return
         ran = time.perf_counter() - started
-        self.pace = ran / len(jobs) if self.pace == 0 else 0.8 * self.pace + 0.2 * ran / len(jobs)
+        pace = ran / len(jobs) / jobs[0].pixels
+        self._pace = pace if self._pace == 0 else 0.8 * self._pace + 0.2 * pace
         for job, (labels, confidence) in zip(jobs, found, strict=True):
             job.future.set_result(Answer(labels, confidence, started - job.since, ran, len(jobs)))

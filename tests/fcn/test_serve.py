@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -39,6 +40,7 @@ for package in ("prometheus_client", "starlette", "uvicorn"):
 
 from fcn.serving.app import create_app  # noqa: E402
 from fcn.serving.limits import Limits  # noqa: E402
+from fcn.serving.worker import Worker  # noqa: E402
 from tests.fcn.serving import Server, file_of, picture, predictor, serving, until  # noqa: E402
 
 LIMITS = Limits(queue=6, upload_bytes=300_000, megapixels=0.5, receive_seconds=0.5)
@@ -326,6 +328,25 @@ def test_who_goes_leaves_the_queue(server: Server, monkeypatch: pytest.MonkeyPat
         assert first.result().status == 200
     assert server.post(GOOD).status == 200
     assert held.batches == [1, 1]
+
+
+def test_a_cancelled_job_keeps_no_image(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(server, monkeypatch)
+    worker = Worker({"coarse": server.predictor})
+    first = worker.submit("coarse", picture())
+    until(lambda: held.batches)
+    image = picture(1).copy()
+    gone = weakref.ref(image)
+    future = worker.submit("coarse", image)
+    del image
+    assert gone() is not None
+    assert future.cancel()
+    assert gone() is None
+    held.go.set()
+    assert first.result(20).labels.shape == (60, 80)
+    worker.close()
+    with pytest.raises(RuntimeError, match="the server is ending"):
+        worker.submit("coarse", picture())
 
 
 def test_an_upload_that_does_not_arrive(server: Server) -> None:
