@@ -27,7 +27,7 @@ from ..networks.padding import ReusedPadding
 from ..networks.scores import Scores
 from ..weights import Weights, load_weights
 from .machine import bfloat16_instructions
-from .tiling import Images, Tile, Unprepared, tiled_scores
+from .tiling import Images, Progress, Tile, Unprepared, tiled_scores
 
 Given = ImageLike | tuple[ImageLike, ImageLike]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -108,14 +108,16 @@ class Predictor:
         return self._label(image)
 
     @torch.inference_mode()
-    def with_confidence(self, images: list[Any]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def with_confidence(
+        self, images: list[Any], progress: Progress | None = None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         """The labels of a call, and how probable each is by the softmax of the scores: float32 of the labels' shape.
 
-        No progress of large images is shown.
+        ``progress`` is given the tiles of a large image and yields them; unless given, it shows how many are done.
         """
         found = []
         for group in self._groups(images):
-            pairs = [scores.labels(confidence=True) for scores in self._scores(group, progress=False).values()]
+            pairs = [scores.labels(confidence=True) for scores in self._scores(group, progress).values()]
             labels, confidence = (stack_labels(each).cpu().numpy() for each in zip(*pairs, strict=True))
             found += list(zip(labels, confidence, strict=True))
         return found
@@ -207,14 +209,14 @@ class Predictor:
         """``[N(, T), H, W]``."""
         return _labels_of(self._scores(images))
 
-    def _scores(self, images: Images, progress: bool = True) -> Mapping[str, Scores]:
+    def _scores(self, images: Images, progress: Progress | None = None) -> Mapping[str, Scores]:
         tile = self.tile if self.tile is not None and max(images.shape[2:]) > self.tile else None
         if self._trunk is None:
             # Of a large image the first tile settles it.
             self._trunk = self._settle(images[:, :, :tile, :tile])
         if tile is None:
             return self.model.task_scores(images[:, :, :, :], self._trunk)
-        return tiled_scores(self.model, images, tile, self._trunk, _progress if progress else iter)
+        return tiled_scores(self.model, images, tile, self._trunk, progress or _progress)
 
     def _settle(self, images: Tensor) -> Trunk:
         """bfloat16 if that gives these images the labels of float32."""

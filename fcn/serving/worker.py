@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..inference.predictor import Predictor
+from ..inference.tiling import Tile
 
 
 class Answer(NamedTuple):
@@ -68,14 +69,13 @@ class Worker:
                 raise RuntimeError("the server is ending")
             self._waiting.append(job)
             self._changed.notify()
-        job.future.add_done_callback(lambda _: self._forget(job))
+        job.future.add_done_callback(self._forget)
         return job.future
 
-    def _forget(self, job: _Job) -> None:
-        """Of a cancelled job, whose image would wait for its turn."""
+    def _forget(self, future: Future[Answer]) -> None:
+        """The image of a cancelled job does not wait for its turn. (A future that knew its job would keep it alive.)"""
         with self._changed:
-            if job in self._waiting:
-                self._waiting.remove(job)
+            self._waiting = deque(job for job in self._waiting if job.future is not future)
 
     @property
     def backlog(self) -> float:
@@ -88,7 +88,7 @@ class Worker:
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """Cancels what waits and returns when what runs has ended."""
+        """Cancels what waits, and returns when what runs has ended: a batch, or a tile of a large picture."""
         with self._changed:
             self._closed = True
             for job in list(self._waiting):
@@ -112,6 +112,13 @@ class Worker:
             self._running = []
         return True
 
+    def _tiles(self, tiles: list[Tile]) -> Iterator[Tile]:
+        """Of a large picture, which the end of the server does not wait for."""
+        for tile in tiles:
+            if self._closed:
+                raise RuntimeError("the server is ending")
+            yield tile
+
     def _next(self) -> list[_Job]:
         first = self._waiting[0]
         most = min(self.networks[first.network].batch, max(1, self.batch_pixels // first.pixels))
@@ -123,7 +130,7 @@ class Worker:
     def _run(self, jobs: list[_Job]) -> None:
         started = time.perf_counter()
         try:
-            found = self.networks[jobs[0].network].with_confidence([job.image for job in jobs])
+            found = self.networks[jobs[0].network].with_confidence([job.image for job in jobs], self._tiles)
         except Exception as error:
             if len(jobs) == 1:
                 jobs[0].future.set_exception(error)

@@ -273,10 +273,10 @@ class Held:
         self.go, self.batches = threading.Event(), []
         run = server.predictor.with_confidence
 
-        def held(images: list[np.ndarray]) -> Any:
+        def held(images: list[np.ndarray], progress: Any) -> Any:
             self.batches.append(len(images))
             assert self.go.wait(20)
-            return run(images)
+            return run(images, progress)
 
         monkeypatch.setattr(server.predictor, "with_confidence", held)
 
@@ -344,7 +344,11 @@ def test_a_cancelled_job_keeps_no_image(server: Server, monkeypatch: pytest.Monk
     assert gone() is None
     held.go.set()
     assert first.result(20).labels.shape == (60, 80)
+    large = worker.submit("coarse", picture(0, 2000, 2000))  # in tiles of 256
+    until(lambda: len(held.batches) == 2)
     worker.close()
+    with pytest.raises(RuntimeError, match="the server is ending"):
+        large.result(0)
     with pytest.raises(RuntimeError, match="the server is ending"):
         worker.submit("coarse", picture())
 
@@ -365,7 +369,7 @@ def test_a_network_that_fails(server: Server, monkeypatch: pytest.MonkeyPatch) -
     run = server.predictor.with_confidence
     calls = []
 
-    def failing(images: list[np.ndarray]) -> Any:
+    def failing(images: list[np.ndarray], progress: Any) -> Any:
         calls.append(len(images))
         if len(images) > 1 or images[0][0, 0, 0] == 1:
             raise MemoryError
@@ -374,7 +378,7 @@ def test_a_network_that_fails(server: Server, monkeypatch: pytest.MonkeyPatch) -
         if images[0][0, 0, 0] == 3:
             raise ValueError("a picture of 60 x 80 is too small")
         time.sleep(0.3)  # so that the next wait
-        return run(images)
+        return run(images, progress)
 
     monkeypatch.setattr(server.predictor, "with_confidence", failing)
     images = [picture(seed).copy() for seed in range(5)]
