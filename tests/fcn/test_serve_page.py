@@ -187,7 +187,7 @@ def test_what_is_wrong_is_said_and_the_next_picture_works(page: Page, tmp_path: 
     large.write_bytes(bytes(400_001))
     good.write_bytes(file_of(picture()))
     page.find("#file").send_keys(str(broken))
-    page.said("upload: cannot read image")
+    page.said("broken.png: cannot read image")
     assert page.find("#error").is_displayed()
     assert not page.find("#result").is_displayed()
     page.find("#file").send_keys(str(large))

@@ -48,7 +48,7 @@ async function open(file) {
   } catch (error) {
     if (signal.aborted) return;
     element("result").hidden = true;
-    fail(error);
+    fail(new Error(error.message.replace(/^upload(?=:)/, file.name)));
   }
 }
 

@@ -10,7 +10,7 @@ const MARK = [214, 0, 147]; // where two networks differ
 export const state = { view: "overlay", strength: 0.6, task: "", only: null, file: null };
 
 export const percent = (part, digits = 1) => `${(100 * part).toFixed(digits)} %`;
-const seconds = (time) => `${time.toFixed(time < 1 ? 2 : 1)} s`;
+const seconds = (time) => (time < 1 ? `${(1000 * time).toFixed(0)} ms` : `${time.toFixed(1)} s`);
 const word = (r, g, b) => (0xff000000 | (b << 16) | (g << 8) | r) >>> 0; // as in the memory of an ImageData
 const blob = (base64) => new Blob([Uint8Array.from(atob(base64), (char) => char.charCodeAt(0))], { type: "image/png" });
 
