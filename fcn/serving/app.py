@@ -58,7 +58,7 @@ class _Service:
         self.networks, self.limits, self.metrics = networks, limits, metrics
         self.threads = CapacityLimiter(2)
         """For decoding and encoding: each needs memory for a picture more."""
-        gate = Middleware(Gate, most=limits.queue, backlog=lambda: self.worker.backlog, gauge=metrics.inside)
+        gate = Middleware(Gate, limits=limits, backlog=lambda: self.worker.backlog, gauge=metrics.inside)
         self.app = Starlette(
             routes=[
                 Route("/", _file(PAGE / "index.html")),

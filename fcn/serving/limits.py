@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from prometheus_client import Gauge
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Limits:
     """Pictures that are received, waiting or worked on; one more is told to come again."""
     upload_bytes: int = 20_000_000
     megapixels: float = 25
-    receive_seconds: float = 60
-    """In which an upload must have arrived."""
+    transfer_seconds: float = 60
+    """In which an upload must have arrived, and an answer been taken."""
 
 
 class Refused(HTTPException):
@@ -38,28 +39,50 @@ def refusal(error: HTTPException) -> JSONResponse:
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
-class Gate:
-    """Lets ``most`` requests in at a time; any other is answered at once with 503 and when to come again.
+class _NotTakenError(Exception):
+    """The client does not read its answer."""
 
-    A request is inside until its answer is sent, so that neither uploads nor answers add up.
+
+class Gate:
+    """Lets ``limits.queue`` requests in at a time; any other is answered at once with 503 and when to come again.
+
+    A request is inside until its answer is taken, so that neither uploads nor answers add up; who does not take it in
+    time is cut off.
     """
 
-    def __init__(self, app: ASGIApp, most: int, backlog: Callable[[], float], gauge: Gauge) -> None:
+    PART = 1 << 16
+    """Bytes that are sent at a time: the server waits for the client before the next."""
+
+    def __init__(self, app: ASGIApp, limits: Limits, backlog: Callable[[], float], gauge: Gauge) -> None:
         """``backlog``: seconds that what is inside takes. ``gauge`` shows how many requests that are."""
-        self.app, self.most, self.backlog, self.gauge = app, most, backlog, gauge
+        self.app, self.limits, self.backlog, self.gauge = app, limits, backlog, gauge
         self.inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.inside >= self.most:
+        if self.inside >= self.limits.queue:
             later = max(1, math.ceil(self.backlog()))
             line = (
                 f"{self.inside} pictures are being worked on, and no more are taken at a time; try again in {later} s"
             )
             await Refused(503, line, **{"Retry-After": str(later)}).response()(scope, receive, send)
             return
+
+        async def in_parts(message: Message) -> None:
+            body = message.get("body", b"")
+            try:
+                async with asyncio.timeout(self.limits.transfer_seconds):
+                    for start in range(0, len(body), self.PART):
+                        part = body[start : start + self.PART]
+                        await send({"type": message["type"], "body": part, "more_body": True})
+                    await send({**message, "body": b""} if body else message)
+            except TimeoutError:
+                raise _NotTakenError from None
+
         self._enter(1)
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, in_parts)
+        except _NotTakenError:
+            pass  # the server closes the connection of an answer that is not whole
         finally:
             self._enter(-1)
 

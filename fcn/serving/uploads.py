@@ -22,12 +22,12 @@ async def received(request: Request, limits: Limits) -> io.BytesIO:
         _check_size(int(announced), limits)
     content = io.BytesIO()
     try:
-        async with asyncio.timeout(limits.receive_seconds):
+        async with asyncio.timeout(limits.transfer_seconds):
             async for chunk in request.stream():
                 _check_size(content.tell() + len(chunk), limits)
                 content.write(chunk)
     except TimeoutError:
-        raise Refused(408, f"the upload did not arrive within {limits.receive_seconds:g} s") from None
+        raise Refused(408, f"the upload did not arrive within {limits.transfer_seconds:g} s") from None
     except ClientDisconnect:
         raise Refused(400, "the upload ended before its end") from None
     if content.tell() == 0:
