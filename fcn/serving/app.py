@@ -26,8 +26,9 @@ from ..data.opening import allow_megapixels
 from ..inference.machine import out_of_memory
 from ..inference.predictor import Predictor
 from .answers import Output, classes_of, description, labeled, png_of
+from .gate import Gate
 from .guard import Guard
-from .limits import Gate, Limits, Refused, refusal
+from .limits import Limits, Refused, refusal
 from .metrics import Metrics
 from .openapi import document
 from .uploads import decoded, received
