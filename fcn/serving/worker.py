@@ -46,7 +46,8 @@ class _Job:
 
 
 class Worker:
-    """A thread that takes the oldest job and those like it, of at most ``batch_pixels`` together.
+    """A thread that takes the oldest job and those like it, of at most ``batch_pixels`` together; between the tiles of
+    a large picture a batch of small ones has its turn.
 
     It is there until ``close``. The number of jobs that wait is for those to bound who submit them.
     """
@@ -97,35 +98,42 @@ class Worker:
         self._thread.join()
 
     def _work(self) -> None:
-        while self._step():
-            pass  # a step's images are gone before the next is waited for
+        while not self._closed:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+            self._step()  # whose images are gone before the next is waited for
 
-    def _step(self) -> bool:
+    def _step(self, small: bool = False) -> None:
+        """Runs the oldest job and those like it, if there is one; with ``small``, of those that need no tiles."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            if not self._waiting:
-                return False
-            self._running = [job for job in self._next() if job.future.set_running_or_notify_cancel()]
-        if self._running:
-            self._run(self._running)
+            jobs = self._next([job for job in self._waiting if not (small and self._is_large(job))])
+            self._running += jobs
+        if jobs:
+            self._run(jobs)
         with self._changed:
-            self._running = []
-        return True
+            self._running = [job for job in self._running if job not in jobs]
+
+    def _next(self, waiting: list[_Job]) -> list[_Job]:
+        if not waiting:
+            return []
+        first = waiting[0]
+        most = min(self.networks[first.network].batch, max(1, self.batch_pixels // first.pixels))
+        jobs = [job for job in waiting if job.kind == first.kind][:most]
+        for job in jobs:
+            self._waiting.remove(job)
+        return [job for job in jobs if job.future.set_running_or_notify_cancel()]
+
+    def _is_large(self, job: _Job) -> bool:
+        tile = self.networks[job.network].tile
+        return tile is not None and max(job.image.shape[:2]) > tile
 
     def _tiles(self, tiles: list[Tile]) -> Iterator[Tile]:
-        """Of a large picture, which the end of the server does not wait for."""
+        """Of a large picture, which lets a batch of small ones pass after each, and which the end does not wait for."""
         for tile in tiles:
             if self._closed:
                 raise RuntimeError("the server is ending")
             yield tile
-
-    def _next(self) -> list[_Job]:
-        first = self._waiting[0]
-        most = min(self.networks[first.network].batch, max(1, self.batch_pixels // first.pixels))
-        jobs = [job for job in self._waiting if job.kind == first.kind][:most]
-        for job in jobs:
-            self._waiting.remove(job)
-        return jobs
+            self._step(small=True)
 
     def _run(self, jobs: list[_Job]) -> None:
         started = time.perf_counter()
@@ -138,7 +146,7 @@ class Worker:
                 for job in jobs:
                     self._run([job])
             return
-        ran = time.perf_counter() - started
+        ran = time.perf_counter() - started  # of a large picture with what passed it
         pace = ran / len(jobs) / jobs[0].pixels
         self._pace = pace if self._pace == 0 else 0.8 * self._pace + 0.2 * pace
         for job, (labels, confidence) in zip(jobs, found, strict=True):

@@ -330,6 +330,19 @@ def test_who_goes_leaves_the_queue(server: Server, monkeypatch: pytest.MonkeyPat
     assert held.batches == [1, 1]
 
 
+def test_small_pictures_pass_a_large_one(server: Server) -> None:
+    network = server.predictor
+    large, small = picture(0, 900, 900), picture(1)  # tiles are of 256
+    worker = Worker({"": network})
+    first = worker.submit("", large)
+    until(lambda: first.running())
+    second = worker.submit("", small)
+    np.testing.assert_array_equal(second.result(20).labels, network(small))
+    assert not first.done()
+    np.testing.assert_array_equal(first.result(60).labels, network(large))
+    worker.close()
+
+
 def test_a_cancelled_job_keeps_no_image(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     held = Held(server, monkeypatch)
     worker = Worker({"coarse": server.predictor})
