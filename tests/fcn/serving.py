@@ -8,6 +8,7 @@ import io
 import json
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from fcn.serving.app import create_app
 from fcn.serving.limits import Limits
 from fcn.weights import Weights
 from tests.fcn.networks import random_model
+
+LIMITS = Limits(queue=6, upload_bytes=300_000, megapixels=0.5, transfer_seconds=0.5)
 
 
 class Reply(NamedTuple):
@@ -65,18 +68,25 @@ class Server:
 def serving(
     networks: Mapping[str, Predictor], limits: Limits | None = None, names: Iterable[str] = ()
 ) -> Iterator[Server]:
-    """On a free port of this machine."""
-    app = create_app(networks, limits or Limits(), names)
-    listener = listening("127.0.0.1", 0)
-    server = server_of(app)
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    try:
-        until(lambda: server.started)
-        yield Server(listener.getsockname()[1], next(iter(networks.values())))
-    finally:
-        server.should_exit = True
-        thread.join()
+    """On a free port of this machine; Pillow's limit is afterwards as before."""
+    before = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        listener = listening("127.0.0.1", 0)
+        server = server_of(create_app(networks, limits or Limits(), names))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            until(lambda: server.started)
+            yield Server(listener.getsockname()[1], next(iter(networks.values())))
+        finally:
+            server.should_exit = True
+            thread.join()
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def started() -> contextlib.AbstractContextManager[Server]:
+    """Two networks, and narrow limits."""
+    return serving({"coarse": predictor(), "fine": predictor(1)}, LIMITS, ["photos.example"])
 
 
 def until(condition: Callable[[], Any], seconds: float = 20) -> None:
@@ -103,3 +113,7 @@ def file_of(image: np.ndarray | Image.Image, format: str = "PNG", **options: Any
     file = io.BytesIO()
     (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, format, **options)
     return file.getvalue()
+
+
+GOOD = file_of(picture())
+"""An upload."""

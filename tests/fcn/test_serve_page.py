@@ -44,10 +44,8 @@ document.body.dispatchEvent(event);
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    before = Image.MAX_IMAGE_PIXELS
     with serving({"coarse": predictor(), "fine": predictor(1)}, Limits(upload_bytes=400_000)) as running:
         yield running
-    Image.MAX_IMAGE_PIXELS = before
 
 
 @pytest.fixture(scope="module")
