@@ -7,6 +7,7 @@ exact at any size, and they stay symbolic under ``torch.compile`` with dynamic s
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
@@ -189,7 +190,7 @@ class BilinearGrid:
         """From one exact affine map per axis."""
         denominators = []
         for axis in (rows, columns):
-            denominators.append(axis.scale.denominator * axis.shift.denominator)
+            denominators.append(math.lcm(axis.scale.denominator, axis.shift.denominator))
         axes = tuple(zip((rows, columns), denominators, strict=True))
         step = tuple(int(axis.scale * d) for axis, d in axes)
         origin = tuple(int(axis.shift * d) for axis, d in axes)

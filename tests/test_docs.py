@@ -53,7 +53,6 @@ def run_shell(text: str) -> None:
 
 
 def test_blocks_of_the_readme_and_the_pages_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     write_shapes(tmp_path / "MY_DATA")
     shutil.copy(tmp_path / "MY_DATA/test/images/test0.png", tmp_path / "PHOTO.jpg")
     monkeypatch.chdir(tmp_path)

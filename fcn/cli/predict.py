@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("weights")
+    parser.add_argument("weights", help="a run folder, or a .safetensors file written by training")
     parser.add_argument("images", nargs="+", help="images, videos, folders of them, or patterns such as 'a/**/*.png'")
     parser.add_argument("--out", required=True, metavar="DIR")
     beside = parser.add_mutually_exclusive_group()
@@ -48,8 +48,10 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
     from ..data import find_sources
     from ..data.opening import allow_megapixels
     from ..inference.predictor import Predictor
+    from ..weights import weights_file
 
     allow_megapixels(options.max_megapixels)
+    options.weights = weights_file(options.weights)
     predictor = Predictor(
         options.weights,
         precision=options.precision,

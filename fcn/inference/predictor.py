@@ -116,8 +116,8 @@ class Predictor:
         ``progress`` is given the tiles of a large image and yields them; unless given, it shows how many are done.
         """
         found = []
-        for group in self._groups(images):
-            pairs = [scores.labels(confidence=True) for scores in self._scores(group, progress).values()]
+        for group, size in self._groups(images):
+            pairs = [scores.at(size).labels(confidence=True) for scores in self._scores(group, progress).values()]
             labels, confidence = (stack_labels(each).cpu().numpy() for each in zip(*pairs, strict=True))
             found += list(zip(labels, confidence, strict=True))
         return found
@@ -145,14 +145,15 @@ class Predictor:
         raise DataError(f"this network sees {channels} channels: {pair}an array [H, W, {channels}] is wanted")
 
     def _label(self, images: Sequence[Given]) -> list[np.ndarray]:
-        return [labels for group in self._groups(images) for labels in self._labels(group).cpu().numpy()]
+        return [labels for group, size in self._groups(images) for labels in self._labels(group, size).cpu().numpy()]
 
-    def _groups(self, images: Sequence[Given]) -> Iterator[Unprepared]:
-        """At most ``batch`` images that follow one another and have one size."""
+    def _groups(self, images: Sequence[Given]) -> Iterator[tuple[Unprepared, tuple[int, int]]]:
+        """At most ``batch`` images that follow one another and have one size, as they are seen; and that size."""
         for start in range(0, len(images), self.batch):
             pixels = [self._channels(image) for image in images[start : start + self.batch]]
-            for _, group in itertools.groupby(pixels, key=lambda x: x.shape[:2]):
-                yield Unprepared(list(group), self.preprocessing, self.device)
+            for (height, width), group in itertools.groupby(pixels, key=lambda x: x.shape[:2]):
+                seen = [*map(self.preprocessing.reduced, group)]
+                yield Unprepared(seen, self.preprocessing, self.device), (height, width)
 
     def evaluate(
         self,
@@ -197,17 +198,17 @@ class Predictor:
         loader = evaluation_loader(dataset, self.preprocessing, workers=workers)
         for batch in tqdm(loader, desc="evaluate", unit="image", disable=not progress, dynamic_ncols=True):
             for group in batch:
-                labels = self._labels(group["image"].to(self.device))
                 targets = group["target"].to(self.device)
+                labels = self._labels(group["image"].to(self.device), (targets.shape[-2], targets.shape[-1]))
                 for metric, found, target in zip(
                     metrics.values(), split_labels(labels), split_labels(targets), strict=True
                 ):
                     metric.update(found, target)
         return {name: metric.compute() for name, metric in metrics.items()}
 
-    def _labels(self, images: Images) -> Tensor:
-        """``[N(, T), H, W]``."""
-        return _labels_of(self._scores(images))
+    def _labels(self, images: Images, size: tuple[int, int]) -> Tensor:
+        """``[N(, T), H, W]`` of ``size``."""
+        return _labels_of(self._scores(images), size)
 
     def _scores(self, images: Images, progress: Progress | None = None) -> Mapping[str, Scores]:
         tile = self.tile if self.tile is not None and max(images.shape[2:]) > self.tile else None
@@ -220,9 +221,10 @@ class Predictor:
 
     def _settle(self, images: Tensor) -> Trunk:
         """bfloat16 if that gives these images the labels of float32."""
-        exact = _labels_of(self.model.task_scores(images))
+        size = (images.shape[2], images.shape[3])
+        exact = _labels_of(self.model.task_scores(images), size)
         trunk = inference_trunk(self.model, torch.bfloat16, compile=self.compile)
-        agreement = float((_labels_of(self.model.task_scores(images, trunk)) == exact).double().mean())
+        agreement = float((_labels_of(self.model.task_scores(images, trunk), size) == exact).double().mean())
         found = f"labels of the first image: {agreement:.2%} as in float32"
         if agreement >= AGREEMENT:
             self.note = f"bfloat16 ({found})"
@@ -232,8 +234,8 @@ class Predictor:
         return inference_trunk(self.model, compile=self.compile)
 
 
-def _labels_of(scores: Mapping[str, Scores]) -> Tensor:
-    return stack_labels([task.labels() for task in scores.values()])
+def _labels_of(scores: Mapping[str, Scores], size: tuple[int, int]) -> Tensor:
+    return stack_labels([task.at(size).labels() for task in scores.values()])
 
 
 def _listed(tasks: Sequence[Sequence[str]]) -> str:

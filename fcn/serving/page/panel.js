@@ -4,6 +4,7 @@ import { about, ask } from "./server.js";
 
 const LARGEST = 4e6; // pixels that are painted; of larger pictures every n-th, and downloads have all
 const HINT = "Point at the picture to read a pixel";
+const BLACK = 0xff000000; // of backgrounds, which would only be darker under it
 const MARK = [214, 0, 147]; // where two networks differ
 
 // What all panels show.
@@ -120,7 +121,7 @@ export class Panel {
     const shown = Uint8Array.from(this.task.classes, ({ name }) => state.only === null || state.only === name);
     const views = {
       labels: (at) => colors[labels[at]],
-      overlay: (at) => colors[labels[at]],
+      overlay: (at) => (colors[labels[at]] === BLACK ? 0 : colors[labels[at]]),
       confidence: (at) => word(sure[at], sure[at], sure[at]),
       differences: (at) => (other?.labels && labels[at] !== other.labels[at] ? word(...MARK) : 0),
     };
