@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
         from ..serving.app import create_app
         from ..serving.limits import Limits
 
-        paths = [Path(path) for path in (options.weights, options.weights2) if path is not None]
+        paths = [path for path in (options.weights, options.weights2) if path is not None]
         networks = {
             name: Predictor(path, precision=options.precision, tile=options.tile)
             for name, path in zip(names_of(paths), paths, strict=True)
@@ -111,16 +111,15 @@ def listening(host: str, number: int) -> socket.socket:
         raise ConfigError(f"cannot listen at {host}, port {number}: {error.strerror or error}") from None
 
 
-def names_of(paths: list[Path]) -> list[str]:
+def names_of(weights: list[str]) -> list[str]:
     """Of networks: those of their files, or with folders where these are equal."""
     from ..data.tasks import distinct
 
+    paths = [Path(path) for path in weights]
     stems = [path.stem for path in paths]
-    return (
-        stems
-        if len(set(stems)) == len(stems)
-        else distinct([f"{path.absolute().parent.name}/{path.stem}" for path in paths])
-    )
+    if len(set(stems)) == len(stems):
+        return stems
+    return distinct([f"{path.absolute().parent.name}/{path.stem}" for path in paths])
 
 
 def say_where(listener: socket.socket) -> None:

@@ -16,7 +16,7 @@ from .files import Levels, at_levels, eight_bits
 from .resizing import reduced_size, resized_image
 
 ChannelOrder = Literal["rgb", "bgr", "gray"]
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's mode "L".
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's mode "L".
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Preprocessing:
             pixels = eight_bits(pixels) if self.levels is None else at_levels(pixels, self.levels)
         values = pixels.astype(np.float32)
         if self.channel_order == "gray":
-            values = (values @ _LUMA)[:, :, None] if image.ndim == 3 else values[:, :, :1].copy()
+            values = (values @ LUMA)[:, :, None] if image.ndim == 3 else values[:, :, :1].copy()
         elif self.channel_order == "bgr":
             values = np.concatenate((values[:, :, 2::-1], values[:, :, 3:]), axis=2)
         values /= np.float32(self.scale)  # in place: a large image is copied as rarely as can be

@@ -39,7 +39,8 @@ AGREEMENT = 0.99
 class Predictor:
     """A trained network as a function from an image of any size to its label map.
 
-    ``weights``: a file of ``save_weights``, or one already loaded. ``device``: the GPU if there is one, unless given.
+    ``weights``: a file of ``save_weights``, ``hf://user/model`` (``load_weights``), or one already loaded. ``device``:
+    the GPU if there is one, unless given.
     ``tasks`` are the network's, with classes and palette of each, by name; that of a single one is empty.
 
     ``precision``: that of the trunk; scores and what follows are float32 always. ``"auto"`` is bfloat16 on CPUs with

@@ -20,6 +20,7 @@ from ..data.tasks import Task
 from ..errors import ConfigError
 from ..files import replacing
 from ..networks.models import FCN, ModelConfig, build_model
+from .hub import downloaded, is_address
 from .tensors import check_tensors, read_safetensors
 
 FORMAT = "fcn-weights-1"
@@ -77,7 +78,11 @@ def save_weights(
 
 
 def weights_file(path: str | os.PathLike[str]) -> Path:
-    """``path``, or the weights of the run whose folder it is. Raises ``ConfigError`` for a run without an end."""
+    """``path``, the weights of the run whose folder it is, or of an address on the Hub the copy of them here.
+
+    Raises ``ConfigError`` for a run without an end."""
+    if is_address(path):
+        return downloaded(str(path))
     path = Path(path)
     if not path.is_dir() or (path / BEST_FILE).is_file():
         return path / BEST_FILE if path.is_dir() else path
@@ -91,6 +96,7 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
     """Reads a file of ``save_weights``, or that of a run (``weights_file``); the model is on the CPU and in evaluation
     mode.
 
+    ``path`` may be ``hf://user/model`` or ``hf://user/model@revision``: what ``fcn push`` put on the Hugging Face Hub.
     Raises ``FileNotFoundError``, or ``ValueError`` naming the file and what is wrong with it. Nothing is unpickled.
     """
     path = weights_file(path)

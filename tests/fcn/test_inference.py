@@ -192,7 +192,7 @@ def test_colorize_and_blend() -> None:
     palette = [(0, 0, 0), (100, 200, 50)]
     assert colorize(labels, palette).tolist() == [[[0, 0, 0], [100, 200, 50], [255, 255, 255]]]
     gray = np.full((1, 3), 80, np.uint8)
-    assert blend(gray, labels, palette, opacity=0.5).tolist() == [[[40, 40, 40], [90, 140, 65], [80, 80, 80]]]
+    assert blend(gray, labels, palette, opacity=0.5).tolist() == [[[80, 80, 80], [90, 140, 65], [80, 80, 80]]]
 
 
 def test_pictures_are_written_whole(tmp_path: Path) -> None:

@@ -87,5 +87,5 @@ def test_wrong_usage_is_one_line(
 
 
 def test_names_of_networks() -> None:
-    assert names_of([Path("a/32s.safetensors"), Path("b/8s.safetensors")]) == ["32s", "8s"]
-    assert names_of([Path("a/best.safetensors"), Path("b/best.safetensors")]) == ["a/best", "b/best"]
+    assert names_of(["a/32s.safetensors", "hf://user/fcn8s"]) == ["32s", "fcn8s"]
+    assert names_of(["a/best.safetensors", "b/best.safetensors"]) == ["a/best", "b/best"]
