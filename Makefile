@@ -10,7 +10,7 @@ BIN     = $(VENV)/bin
 # compiled for the emulator, in which tests run them on a CPU.
 setup: $(VENV)/ready
 $(VENV)/demo-ready: EXTRAS = demo
-$(VENV)/ready: EXTRAS = demo,video,test,lint,docs
+$(VENV)/ready: EXTRAS = demo,serve,video,test,lint,docs
 $(VENV)/ready: export FCN_KERNELS_EMULATOR = ON
 
 SOURCES = $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.cu csrc/*/*.h)

@@ -26,3 +26,14 @@ def probability(text: str) -> float:
     if not 0 < number <= 1:
         raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {text}")
     return number
+
+
+def port(text: str) -> int:
+    """Of TCP; 0 is any that is free."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 65535, got {text}")
+    return number

@@ -9,6 +9,10 @@ class DataError(ValueError):
     """A file or a data set that cannot be used; the message names the file."""
 
 
+class TooLargeError(DataError):
+    """An image of more pixels than are allowed."""
+
+
 class MissingSplitError(DataError):
     """A split that the data set does not have here."""
 

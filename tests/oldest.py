@@ -9,7 +9,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = "demo", "video", "test"
+EXTRAS = "demo", "serve", "video", "test"
 
 
 def oldest() -> list[str]:

@@ -23,14 +23,14 @@ def add_precision(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-def add_max_megapixels(parser: argparse.ArgumentParser) -> None:
+def add_max_megapixels(parser: argparse.ArgumentParser, default: float = 179) -> None:
     parser.add_argument(
         "--max-megapixels",
         type=float,
-        default=179,
+        default=default,
         metavar="N",
         help="read images of up to N million pixels; more are refused, since a small file may decode to gigabytes "
-        "(default: 179)",
+        f"(default: {default:g})",
     )
 
 

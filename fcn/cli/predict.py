@@ -151,10 +151,12 @@ def _labels(
     batch: Sequence[Frame], predictor: Predictor | OnnxPredictor, failed: set[Path]
 ) -> Iterator[tuple[Frame, np.ndarray]]:
     """Images with their labels; those that do not fit memory, even alone, are named and go to ``failed``."""
+    from ..inference.machine import out_of_memory
+
     try:
         found = predictor([frame.image for frame in batch])
     except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         if len(batch) > 1:
             for frame in batch:
@@ -165,15 +167,6 @@ def _labels(
         _skip(batch[0].path, f"{width} x {height} pixels do not fit memory; {way_out} needs less", failed)
         return
     yield from zip(batch, found, strict=True)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    import torch
-
-    text = str(error)
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
-        sign in text for sign in ("allocate memory", "not enough memory", "out of memory", "could not create a memory")
-    )
 
 
 def _lost_contrast(image: np.ndarray, predictor: Predictor | OnnxPredictor, enough: int = 64) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -66,12 +67,14 @@ def pil_to_array(image: Image.Image, name: str = "image") -> np.ndarray:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path, content: BinaryIO | None = None) -> np.ndarray:
     """uint8 ``[H, W, 3]``, of 16-bit gray uint16, turned as its EXIF orientation says.
 
-    Raises ``DataError`` naming the file if it is missing, truncated, not an image, or a stack of several pages.
+    With ``content``, a stranger's file that is called ``path``: of ``OFFERED_FORMATS`` alone. Raises ``DataError``
+    naming the file if it is missing, truncated, not an image, or a stack of several pages; ``TooLargeError`` for more
+    pixels than are allowed.
     """
-    with Opened(path, "image") as image:
+    with Opened(path, "image", content) as image:
         return pil_to_array(image, str(path))
 
 
@@ -84,11 +87,16 @@ def to_array(image: ImageLike) -> np.ndarray:
 
 def write_image(path: str | Path, image: Image.Image, optimize: bool = True) -> None:
     """Write a PNG, whole or not at all; with ``optimize`` smaller, and more slowly."""
+    with replacing(path) as partial:
+        save_png(partial, image, optimize=optimize)
+
+
+def save_png(file: Path | BinaryIO, image: Image.Image, **options: int) -> None:
+    """A PNG with ``RESULT_MARK``; ``options`` are Pillow's (``optimize``, ``compress_level``)."""
     mark = PngInfo()
     key, value = RESULT_MARK.decode().split("\0")
     mark.add_text(key, value)
-    with replacing(path) as partial:
-        image.save(partial, format="PNG", optimize=optimize, pnginfo=mark)
+    image.save(file, format="PNG", pnginfo=mark, **options)
 
 
 def is_result(path: Path) -> bool:

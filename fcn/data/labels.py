@@ -158,16 +158,20 @@ def read_palette(path: str | Path, classes: int) -> list[Color] | None:
 
 
 def write_labels(path: str | Path, labels: np.ndarray, palette: Iterable[Color]) -> None:
-    """Integers ``[H, W]`` as a palette PNG: the indices are the labels, the colors are for the eye; void is white.
+    """``labels_image`` as a PNG."""
+    write_image(path, labels_image(labels, palette))
 
-    Of more than 256 classes, whose labels do not fit a palette, a gray PNG of 16 bits.
+
+def labels_image(labels: np.ndarray, palette: Iterable[Color]) -> Image.Image:
+    """Integers ``[H, W]`` as a palette image: the indices are the labels, the colors are for the eye; void is white.
+
+    Of more than 256 classes, whose labels do not fit a palette, a gray image of 16 bits.
     """
     colors = list(palette)
     if len(colors) > VOID + 1:
-        write_image(path, Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint16)))
-        return
+        return Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint16))
     flat = [channel for color in colors for channel in color]
     flat += [0] * (3 * VOID - len(flat)) + [255, 255, 255] * (len(colors) <= VOID)
     image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8))
     image.putpalette(flat)
-    write_image(path, image)
+    return image

@@ -9,10 +9,11 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..errors import DataError
+from ..errors import DataError, TooLargeError
 from ..files import check_regular
 
 IMAGE_SUFFIXES = [
@@ -36,6 +37,11 @@ FOREIGN_SUFFIXES = {
     ),
 }
 """Files that a person would call images and that are not read: why, and the way out."""
+OFFERED_FORMATS = (
+    "JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "HEIF", "JXL",
+)  # fmt: skip
+"""What is read of strangers' files, by Pillow's names: pictures of today that begin with bytes of their own, and none
+that another program is started for (EPS)."""
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")
 PAGED_FORMATS = ("TIFF", "GIF", "WEBP", "PNG", "AVIF", "HEIF", "MPO")
 ORIENTATION = 0x0112
@@ -75,14 +81,18 @@ def allow_megapixels(limit: float) -> None:
 class Opened:
     """``Image.open`` that decodes at once and turns Pillow's many errors into one that names the file.
 
-    Raises ``DataError`` for files of several pages too, where one image is wanted.
+    With ``content``, what a stranger sent under the name ``path``. Raises ``DataError`` for files of several pages too,
+    where one image is wanted.
     """
 
-    def __init__(self, path: str | Path, what: str) -> None:
-        self.path, self.what = Path(path), what
+    def __init__(self, path: str | Path, what: str, content: BinaryIO | None = None) -> None:
+        self.path, self.what, self.content = Path(path), what, content
 
     def __enter__(self) -> Image.Image:
-        self.image = open_lazily(self.path, self.what)
+        if self.content is None:
+            self.image = open_lazily(self.path, self.what)
+        else:
+            self.image = open_offered(self.path, self.what, self.content)
         try:
             count = len(pages(self.image))
             if count > 1:
@@ -106,6 +116,19 @@ def open_lazily(path: Path, what: str) -> Image.Image:
     check_regular(path, what)
     with _named(path, what):
         return Image.open(path)
+
+
+def open_offered(name: Path, what: str, content: BinaryIO) -> Image.Image:
+    """``open_lazily`` of a stranger's file, which errors call ``name``; of ``OFFERED_FORMATS`` alone."""
+    Image.init()  # Pillow's plugins
+    formats = [format for format in OFFERED_FORMATS if format in Image.OPEN]
+    with _named(name, what):
+        try:
+            image = Image.open(content, formats=formats)
+        except UnidentifiedImageError:
+            raise DataError(f"{name}: no {what} that can be read; wanted is one of {', '.join(formats)}") from None
+    image.filename = str(name)  # as of a file that was opened by its path
+    return image
 
 
 def read_pages(path: Path) -> Iterator[Image.Image]:
@@ -217,7 +240,7 @@ def _named(path: Path, what: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         count = re.search(r"\d+", str(error))
         size = f"{int(count[0]) / 1e6:.0f} megapixels" if count else "it"
-        raise DataError(
+        raise TooLargeError(
             f"{path}: {size} is more than the limit against files that decode to gigabytes; "
             "'--max-megapixels N' (in Python PIL.Image.MAX_IMAGE_PIXELS) allows more"
         ) from None

@@ -42,8 +42,13 @@ def blend(image: np.ndarray, labels: np.ndarray, palette: Sequence[Color], opaci
 def save_overlay(
     path: str | Path, image: np.ndarray, labels: np.ndarray, classes: Sequence[str], palette: Sequence[Color]
 ) -> None:
-    """A PNG of the overlay at the image's size (above ``LARGEST`` pixels: reduced), with a legend of the classes that
-    occur below it."""
+    """``overlay`` as a PNG."""
+    write_image(path, overlay(image, labels, classes, palette), optimize=False)
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, classes: Sequence[str], palette: Sequence[Color]) -> Image.Image:
+    """Labels over a uint8 image at its size (above ``LARGEST`` pixels: reduced), with a legend of the classes found
+    below it."""
     found: set[int] = set()
     for _, own in _bands(image, labels, 1):  # of all at once NumPy makes copies of 8 bytes a pixel
         found.update(np.unique(own).tolist())
@@ -52,7 +57,7 @@ def save_overlay(
     width = -(-labels.shape[1] // step)
     below = legend([names[index] for index in present], [palette[index] for index in present], width)
     rows = [blend(*part, palette) for part in _bands(image, labels, step)]
-    write_image(path, Image.fromarray(stacked([*rows, below])), optimize=False)
+    return Image.fromarray(stacked([*rows, below]))
 
 
 def _step(pixels: int) -> int:

@@ -61,3 +61,11 @@ def check_device(name: str) -> None:
     except (RuntimeError, AssertionError) as error:  # not compiled for it, no driver, no such device
         why = " ".join(str(error).split()).partition(". ")[0]
         raise ConfigError(f"device {name}: PyTorch does not have it here: {why}") from None
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether this is the machine's or a device's memory that was not enough, of any of the libraries."""
+    text = str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        sign in text for sign in ("allocate memory", "not enough memory", "out of memory", "could not create a memory")
+    )

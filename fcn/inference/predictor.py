@@ -27,7 +27,7 @@ from ..networks.padding import ReusedPadding
 from ..networks.scores import Scores
 from ..weights import Weights, load_weights
 from .machine import bfloat16_instructions
-from .tiling import Images, Tile, Unprepared, tiled_scores
+from .tiling import Images, Progress, Tile, Unprepared, tiled_scores
 
 Given = ImageLike | tuple[ImageLike, ImageLike]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -106,8 +106,22 @@ class Predictor:
         """
         if not isinstance(image, list):
             return self._label([image])[0]
-        starts = range(0, len(image), self.batch)
-        return [labels for start in starts for labels in self._label(image[start : start + self.batch])]
+        return self._label(image)
+
+    @torch.inference_mode()
+    def with_confidence(
+        self, images: list[Any], progress: Progress | None = None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The labels of a call, and how probable each is by the softmax of the scores: float32 of the labels' shape.
+
+        ``progress`` is given the tiles of a large image and yields them; unless given, it shows how many are done.
+        """
+        found = []
+        for group, size in self._groups(images):
+            pairs = [scores.at(size).labels(confidence=True) for scores in self._scores(group, progress).values()]
+            labels, confidence = (stack_labels(each).cpu().numpy() for each in zip(*pairs, strict=True))
+            found += list(zip(labels, confidence, strict=True))
+        return found
 
     @property
     def further(self) -> Further | None:
@@ -132,12 +146,15 @@ class Predictor:
         raise DataError(f"this network sees {channels} channels: {pair}an array [H, W, {channels}] is wanted")
 
     def _label(self, images: Sequence[Given]) -> list[np.ndarray]:
-        pixels = [self._channels(image) for image in images]
-        labels: list[np.ndarray] = []
-        for (height, width), group in itertools.groupby(pixels, key=lambda x: x.shape[:2]):
-            seen = Unprepared([*map(self.preprocessing.reduced, group)], self.preprocessing, self.device)
-            labels += list(self._labels(seen, (height, width)).cpu().numpy())
-        return labels
+        return [labels for group, size in self._groups(images) for labels in self._labels(group, size).cpu().numpy()]
+
+    def _groups(self, images: Sequence[Given]) -> Iterator[tuple[Unprepared, tuple[int, int]]]:
+        """At most ``batch`` images that follow one another and have one size, as they are seen; and that size."""
+        for start in range(0, len(images), self.batch):
+            pixels = [self._channels(image) for image in images[start : start + self.batch]]
+            for (height, width), group in itertools.groupby(pixels, key=lambda x: x.shape[:2]):
+                seen = [*map(self.preprocessing.reduced, group)]
+                yield Unprepared(seen, self.preprocessing, self.device), (height, width)
 
     def evaluate(
         self,
@@ -192,13 +209,16 @@ class Predictor:
 
     def _labels(self, images: Images, size: tuple[int, int]) -> Tensor:
         """``[N(, T), H, W]`` of ``size``."""
+        return _labels_of(self._scores(images), size)
+
+    def _scores(self, images: Images, progress: Progress | None = None) -> Mapping[str, Scores]:
         tile = self.tile if self.tile is not None and max(images.shape[2:]) > self.tile else None
         if self._trunk is None:
             # Of a large image the first tile settles it.
             self._trunk = self._settle(images[:, :, :tile, :tile])
         if tile is None:
-            return _labels_of(self.model.task_scores(images[:, :, :, :], self._trunk), size)
-        return _labels_of(tiled_scores(self.model, images, tile, self._trunk, _progress), size)
+            return self.model.task_scores(images[:, :, :, :], self._trunk)
+        return tiled_scores(self.model, images, tile, self._trunk, progress or _progress)
 
     def _settle(self, images: Tensor) -> Trunk:
         """bfloat16 if that gives these images the labels of float32."""

@@ -44,6 +44,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
         ("train --help", 0),
         ("predict --help", 0),
         ("evaluate --help", 0),
+        ("serve --help", 0),
         ("", 2),
         ("nonsense", 2),
         ("predict weights", 2),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from fcn.evaluation.tables import metrics_as_dict
 from fcn.inference import machine
 from fcn.inference import predictor as inference
 from fcn.inference.predictor import Predictor, inference_trunk
+from fcn.inference.tiling import Tile
 from fcn.networks.backbones import BACKBONES
 from fcn.networks.models import FCN, ModelConfig, build_model
 from fcn.weights import Weights
@@ -190,7 +192,7 @@ def test_colorize_and_blend() -> None:
     palette = [(0, 0, 0), (100, 200, 50)]
     assert colorize(labels, palette).tolist() == [[[0, 0, 0], [100, 200, 50], [255, 255, 255]]]
     gray = np.full((1, 3), 80, np.uint8)
-    assert blend(gray, labels, palette, opacity=0.5).tolist() == [[[40, 40, 40], [90, 140, 65], [80, 80, 80]]]
+    assert blend(gray, labels, palette, opacity=0.5).tolist() == [[[80, 80, 80], [90, 140, 65], [80, 80, 80]]]
 
 
 def test_pictures_are_written_whole(tmp_path: Path) -> None:
@@ -228,3 +230,30 @@ def test_tiles_give_what_the_whole_image_gives(predictor: Predictor) -> None:
     assert (tiled(image) == predictor(image)).mean() > 0.9999  # float32 rounds otherwise in another size
     with pytest.raises(ValueError, match="tile must be at least 1 pixel, got 0"):
         Predictor(Weights(predictor.model, CLASSES, voc_palette(4), IMAGENET, {}), tile=0)
+
+
+def test_confidence_is_the_probability_of_the_label(predictor: Predictor) -> None:
+    sizes = [(33, 47), (33, 47), (70, 90)]
+    images = [
+        np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8) for seed, size in enumerate(sizes)
+    ]
+    found = predictor.with_confidence(images)
+    assert len(found) == 3
+    for image, (labels, confidence) in zip(images, found, strict=True):
+        np.testing.assert_array_equal(labels, predictor(image))
+        assert (confidence.dtype, confidence.shape) == (np.float32, labels.shape)
+        with torch.no_grad():
+            probability = predictor.model(IMAGENET(image)[None])[0].softmax(0).amax(0)
+        torch.testing.assert_close(torch.from_numpy(confidence), probability, atol=1e-4, rtol=0)
+    tiled = Predictor(Weights(predictor.model, CLASSES, voc_palette(4), IMAGENET, {}), device="cpu", tile=64)
+    seen: list[int] = []
+
+    def progress(tiles: list[Tile]) -> Iterator[Tile]:
+        for tile in tiles:
+            yield tile
+            seen.append(1)
+
+    (labels, confidence) = tiled.with_confidence(images[2:], progress)[0]
+    assert len(seen) == 4
+    assert (labels == found[2][0]).mean() > 0.9999
+    np.testing.assert_allclose(confidence, found[2][1], atol=1e-4)

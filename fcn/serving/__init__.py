@@ -1,0 +1,1 @@
+"""Trained networks as a page in the browser and an HTTP API."""
