@@ -11,12 +11,14 @@ from .ops.dilated_conv2d import dilated_conv2d
 from .ops.upsample_add import upsample_add
 from .ops.upsample_argmax import upsample_argmax
 from .ops.upsample_cross_entropy import upsample_cross_entropy
+from .ops.upsample_region_sums import RegionSums, upsample_region_sums
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BilinearGrid",
     "CoordMap",
+    "RegionSums",
     "bilinear_kernel",
     "check_target",
     "conv_transpose_add",
@@ -27,5 +29,6 @@ __all__ = [
     "upsample_add",
     "upsample_argmax",
     "upsample_cross_entropy",
+    "upsample_region_sums",
     "use_backend",
 ]
