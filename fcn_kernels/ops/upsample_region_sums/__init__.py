@@ -34,9 +34,9 @@ def upsample_region_sums(
 ) -> RegionSums:
     """Per image and class, sums over pixels of softmax probabilities of upsampled scores, without the upsampled scores.
 
-    Replaces, with ``p = F.interpolate(x, target.shape[1:], mode="bilinear").softmax(1)`` and ``y`` the labels as one-hot
-    maps, ``(p * y).sum((2, 3)), p.sum((2, 3)), y.sum((2, 3))``. Memory: a few times ``x``; backward computes the
-    probabilities again.
+    Replaces, with ``p = F.interpolate(x, target.shape[1:], mode="bilinear").softmax(1)`` and ``y`` the labels as
+    one-hot maps, ``(p * y).sum((2, 3)), p.sum((2, 3)), y.sum((2, 3))``. Memory: a few times ``x``; backward computes
+    the probabilities again.
 
     Args:
         x: coarse scores ``[N, C, h, w]``, float32, bfloat16, float16 or float64, contiguous or channels_last.

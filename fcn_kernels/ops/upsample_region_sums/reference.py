@@ -17,8 +17,8 @@ def upsample_region_sums(x: Tensor, target: Tensor, grid: BilinearGrid, ignore_i
     known = (label >= 0) & (label < classes)
     # A pixel that does not count may have any scores.
     p = torch.where(valid[:, None], scores, 0).softmax(1) * valid[:, None]
-    own = torch.zeros_like(p).scatter_(1, torch.where(known, label, 0)[:, None], (valid & known)[:, None].to(p.dtype))
-    # A label out of range is never an index; it makes the sums NaN.
-    own = torch.where((known | ~valid)[:, None], own, torch.nan)
-    terms = (p * own, p * p if squared else p, own)
+    own = (valid[:, None] & (label[:, None] == torch.arange(classes, device=x.device)[:, None, None])).to(p.dtype)
+    # A label out of range is never an index; it makes its image's sums NaN.
+    p, own = (torch.where((known | ~valid)[:, None], map_, torch.nan) for map_ in (p, own))
+    terms = (torch.where(own == 0, 0, p * own), p * p if squared else p, own)
     return torch.stack([term.sum((2, 3)) for term in terms])
