@@ -126,17 +126,12 @@ class UpsampleDiceCELoss(nn.Module):
             raise ValueError("UpsampleDiceCELoss: reduction must be one of sum, mean, got 'none'")
         self.register_buffer("weight", weight)
         self.dice = UpsampleDiceLoss(**options)
+        self.shared: dict[str, Any] = {name: getattr(self.dice, name) for name in ("ignore_index", "reduction")}
         self.lambda_dice, self.lambda_ce, self.label_smoothing = lambda_dice, lambda_ce, label_smoothing
 
     def forward(self, x: Tensor, target: Tensor, *, grid: BilinearGrid | None = None) -> Tensor:
         entropy = upsample_cross_entropy(
-            x,
-            target,
-            self.weight,
-            grid=grid,
-            ignore_index=self.dice.ignore_index,
-            reduction=self.dice.reduction,
-            label_smoothing=self.label_smoothing,
+            x, target, self.weight, grid=grid, label_smoothing=self.label_smoothing, **self.shared
         )
         loss: Tensor = self.lambda_dice * self.dice(x, target, grid=grid) + self.lambda_ce * entropy
         return loss
