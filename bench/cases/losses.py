@@ -106,6 +106,6 @@ def build(device: torch.device, *, kind: str) -> Problem:
 
 CASES = [
     Case(OPERATOR, f"{kind}, [{N}, {1 if kind == 'binary' else C}, {H}, {W}] x{FACTOR}", "forward + gradient",
-         partial(build, kind=kind))
+         partial(build, kind=kind), small=kind == "binary")
     for kind in KINDS
 ]  # fmt: skip

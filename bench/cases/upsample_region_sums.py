@@ -89,7 +89,7 @@ def case(shape: tuple[int, ...], entropy: bool, **options: Any) -> Case:
 
 
 CASES = [
-    case(shape, entropy, headline=entropy and shape == SHAPES[0], small=entropy and shape == SHAPES[0])
+    case(shape, entropy, headline=entropy and shape == SHAPES[0], small=entropy and shape == SHAPES[1])
     for shape in SHAPES
     for entropy in (False, True)
 ]
