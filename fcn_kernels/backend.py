@@ -93,7 +93,7 @@ _device_types = {
 _GPU_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _dtypes = {"reference": DTYPES, "cpu": DTYPES, "cuda": _GPU_DTYPES, "triton": _GPU_DTYPES}
 # Kernels that are not yet written, by operator: there "auto" takes the reference.
-NOT_WRITTEN = {"upsample_region_sums": ("cuda", "triton")}
+NOT_WRITTEN = {"upsample_region_sums": ("triton",)}
 _default = "auto"
 
 

@@ -19,7 +19,7 @@ template <class T>
 double run_block(const LossBlock<T>& b, const T* smoothing, T* pixel_lse) {
     return with_columns(b, [&](auto columns) {
         constexpr int K = decltype(columns)::value;
-        if (b.progressions) return geometric_block<T, K>(b);
+        if (b.progressions) return geometric_block<T, K>(b, pixel_lse);
         return b.finite ? exact_block<T, K, true>(b, smoothing, pixel_lse) : exact_block<T, K, false>(b, smoothing, pixel_lse);
     });
 }
@@ -36,7 +36,7 @@ template <class T>
 class Loss {
 public:
     explicit Loss(const UpsampleCrossEntropyArgs& args) : a(args), walk(a.x, a.grad, a.grid), classes(walk.classes) {
-        walk.exact = a.exact || a.pixel_loss.data;
+        walk.exact = a.exact || (a.pixel_loss.data && a.label_smoothing > 0);
     }
 
     UpsampleCrossEntropyResult run() {

@@ -1,4 +1,4 @@
-// The exact path: for scores of any range, values that are not finite, float64, and the loss of each pixel.
+// The exact path: for scores of any range, values that are not finite, and smoothed losses of each pixel.
 #pragma once
 
 #include "../common/exact.h"

@@ -6,12 +6,21 @@
 
 namespace fcn::FCN_ISA {
 
+// pixel_lse, when not null, is given each pixel's weighted log-sum-exp, [pixel][lane], and b.pixel zeros, since labels are
+// not smoothed here; no gradient is made then.
 template <class T, int K>
-double geometric_block(const LossBlock<T>& b) {
+double geometric_block(const LossBlock<T>& b, T* pixel_lse) {
     using V = Vec<T>;
     constexpr int L = kLanes<T>;
     make_progressions(b);
     sum_exponentials<T, K>(b);
+    if (pixel_lse) {
+        for (int at = 0; at < b.rows * K * L; at += L) {
+            store(pixel_lse + at, load(b.coefficient + at) * vlog(load<T>(b.pixel + at)));
+            store(b.pixel + at, V{});
+        }
+        return 0;
+    }
 
     LogSum<T> logs;
     V weighted = {};

@@ -78,7 +78,7 @@ def interpreted(backend: str) -> bool:
 # corners of every cell, the scores themselves, and borders around small maps.
 WORKSPACE_OF_LOSS = 8
 
-# Those with kernels for GPUs.
+# Those with CUDA kernels.
 OPERATORS = sorted(path.parent.name for path in Path(backends.__file__).parent.glob("ops/*/cuda.py"))
 
 # Every backend that can run here but the reference, which is what they are held to.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import fcn_kernels
 from fcn_kernels import BilinearGrid, cross_entropy, upsample_add, upsample_argmax, upsample_cross_entropy
+from fcn_kernels.backend import NOT_WRITTEN
 from tests.kernels.conftest import OPERATORS, RUNNABLE, WORKSPACE_OF_LOSS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no GPU here")
@@ -18,7 +19,7 @@ CASES = [
     (operator, backend, layout)
     for operator in OPERATORS
     for backend in RUNNABLE
-    if backend != "cpu"
+    if backend not in ("cpu", *NOT_WRITTEN.get(operator, ()))
     for layout in (torch.contiguous_format, torch.channels_last)
 ]
 over_cases = pytest.mark.parametrize(("operator", "backend", "layout"), CASES)
@@ -44,10 +45,13 @@ def problem(
         "upsample_add": ([x, random(2, 24, 64, 80)], {}),
         "upsample_argmax": ([x], {"size": size}),
         "upsample_cross_entropy": ([x], {"target": target}),
+        "upsample_region_sums": ([x], {"target": target}),
     }[operator]
 
     def call() -> list[Tensor]:
         out = function(*inputs, **options, backend=backend)
+        if operator == "upsample_region_sums":
+            out = torch.stack(out)
         if not out.requires_grad:
             return [out]
         return [out.detach(), *torch.autograd.grad(out.float().square().sum(), inputs)]

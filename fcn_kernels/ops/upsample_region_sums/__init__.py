@@ -44,11 +44,11 @@ def upsample_region_sums(
         grid: where pixels sample ``x``; ``F.interpolate(align_corners=False)`` to the size of ``target`` if None.
         squared: the second sum is that of ``p * p``.
         ignore_index: pixels with this label count nowhere.
-        backend: ``"reference"``, ``"cpu"``, ... or None for the default (``use_backend``). No kernels for GPUs yet.
+        backend: ``"reference"``, ``"cpu"``, ... or None for the default (``use_backend``). No Triton kernel yet.
 
     Returns ``RegionSums(intersection, prediction, target)``, each ``[N, C]``, float32 (float64 for float64 scores).
     Differentiable once, in ``x``; results repeat bit for bit. A label out of range raises ``ValueError`` on a CPU and
-    makes the sums of its image NaN in the reference. Scores that are not finite: as in ``upsample_cross_entropy``.
+    makes the sums of its image NaN on a GPU or the reference. Scores that are not finite: as in ``upsample_cross_entropy``.
 
     Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong.
     """
