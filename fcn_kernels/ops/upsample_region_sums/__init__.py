@@ -48,7 +48,8 @@ def upsample_region_sums(
 
     Returns ``RegionSums(intersection, prediction, target)``, each ``[N, C]``, float32 (float64 for float64 scores).
     Differentiable once, in ``x``; results repeat bit for bit. A label out of range raises ``ValueError`` on a CPU and
-    makes the sums of its image NaN on a GPU or the reference. Scores that are not finite: as in ``upsample_cross_entropy``.
+    makes the sums of its image NaN on a GPU or the reference. Scores that are not finite: as in
+    ``upsample_cross_entropy``.
 
     Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong.
     """
