@@ -92,8 +92,6 @@ _device_types = {
 # GPU kernels leave float64 to the reference; the CPU's run it, so that gradients are checked on the kernels themselves.
 _GPU_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _dtypes = {"reference": DTYPES, "cpu": DTYPES, "cuda": _GPU_DTYPES, "triton": _GPU_DTYPES}
-# Kernels that are not yet written, by operator: there "auto" takes the reference.
-NOT_WRITTEN = {"upsample_region_sums": ("triton",)}
 _default = "auto"
 
 
@@ -157,10 +155,6 @@ def choose(operator: str, backend: str | None, x: Tensor) -> str:
     if choice is None:
         reason = why_not(backend, x.device.type, x.dtype)
         raise ValueError(f"{operator}: backend {backend!r} cannot run: {reason}")
-    if operator in NOT_WRITTEN and choice in NOT_WRITTEN[operator]:
-        if backend == "auto":
-            return "reference"
-        raise ValueError(f"{operator}: backend {backend!r} cannot run: its kernel of this operator is not yet written")
     return choice
 
 

@@ -21,7 +21,6 @@ from fcn_kernels import (
     upsample_cross_entropy,
     upsample_region_sums,
 )
-from fcn_kernels.backend import NOT_WRITTEN
 from fcn_kernels.loss import LossCall
 from fcn_kernels.nn import ConvTransposeAdd, DilatedConv2d
 from tests.kernels.conftest import interpreted
@@ -56,10 +55,9 @@ def test_opcheck(backend: str, make: Callable[..., Tensor]) -> None:
         torch.library.opcheck(ops.upsample_cross_entropy.default, (grid, with_grad, *call))
     call = LossCall(x, target, None, None, 255, "none", 0.0, backend)
     torch.library.opcheck(ops.upsample_cross_entropy_pixels.default, (grid, *call))
-    if backend not in NOT_WRITTEN["upsample_region_sums"]:
-        options = (grid, 255, False, backend)
-        torch.library.opcheck(ops.upsample_region_sums.default, (x, target, *options))
-        torch.library.opcheck(ops.upsample_region_sums_backward.default, (x, target, torch.rand(2, n, 3), *options))
+    options = (grid, 255, False, backend)
+    torch.library.opcheck(ops.upsample_region_sums.default, (x, target, *options))
+    torch.library.opcheck(ops.upsample_region_sums_backward.default, (x, target, torch.rand(2, n, 3), *options))
 
 
 def head(x: Tensor, skip: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,10 +152,9 @@ def derivable(backend: str) -> list[Callable[[Tensor], Tensor]]:
         lambda x: upsample_cross_entropy(x, target, reduction="none", backend=backend),
         lambda x: cross_entropy(x, few, backend=backend),
         lambda x: cross_entropy(x, few, reduction="none", backend=backend),
+        lambda x: torch.stack(upsample_region_sums(x, target, backend=backend)[:2]),
         lambda x: fcn_kernels.dilated_conv2d(x, filters, backend=backend),
     ]
-    if backend not in NOT_WRITTEN["upsample_region_sums"]:
-        calls.insert(-1, lambda x: torch.stack(upsample_region_sums(x, target, backend=backend)[:2]))
     return calls
 
 

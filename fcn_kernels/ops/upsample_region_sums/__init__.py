@@ -44,7 +44,7 @@ def upsample_region_sums(
         grid: where pixels sample ``x``; ``F.interpolate(align_corners=False)`` to the size of ``target`` if None.
         squared: the second sum is that of ``p * p``.
         ignore_index: pixels with this label count nowhere.
-        backend: ``"reference"``, ``"cpu"``, ... or None for the default (``use_backend``). No Triton kernel yet.
+        backend: ``"reference"``, ``"cpu"``, ... or None for the default (``use_backend``).
 
     Returns ``RegionSums(intersection, prediction, target)``, each ``[N, C]``, float32 (float64 for float64 scores).
     Differentiable once, in ``x``; results repeat bit for bit. A label out of range raises ``ValueError`` on a CPU and
