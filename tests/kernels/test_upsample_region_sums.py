@@ -230,9 +230,9 @@ def test_nan_and_infinity_show_in_their_image(backend: str, value: float) -> Non
 
 
 def test_all_ignored_is_zero(backend: str, path: str) -> None:
-    x, target = torch.randn(2, 3, 4, 4), torch.full((2, 12, 12), 255)
+    x, target = torch.randn(2, 2, 2, 3), torch.full((2, 9, 8), 255)
     x[0, 0, 0, 0] = torch.nan
-    sums, grad = sums_and_grad(x, x.dtype, backend, target, torch.randn(2, 2, 3), ignore_index=255)
+    sums, grad = sums_and_grad(x, x.dtype, backend, target, torch.randn(2, 2, 2), ignore_index=255)
     assert not sums.any()
     assert not grad.any()
 
