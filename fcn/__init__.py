@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     from .data.preprocessing import Preprocessing
     from .evaluation.metrics import Metrics, SegmentationMetrics, metrics_from_confusion
+    from .export.onnx import write_onnx
+    from .export.program import write_program
     from .inference.predictor import Predictor
     from .networks.backbones import convolutionalize, register_trunk
     from .networks.models import FCN, ModelConfig, build_model, late_fusion
@@ -37,6 +39,8 @@ __all__ = [
     "register_trunk",
     "save_weights",
     "shift_and_stitch",
+    "write_onnx",
+    "write_program",
 ]
 
 # Where each name lives. A module is imported when a name of its is first used: `import fcn` and `fcn --help` wait for
@@ -45,6 +49,8 @@ _HOMES = {
     "fcn_kernels": ("__version__",),
     ".data.preprocessing": ("Preprocessing",),
     ".evaluation.metrics": ("Metrics", "SegmentationMetrics", "metrics_from_confusion"),
+    ".export.onnx": ("write_onnx",),
+    ".export.program": ("write_program",),
     ".inference.predictor": ("Predictor",),
     ".networks.backbones": ("convolutionalize", "register_trunk"),
     ".networks.models": ("FCN", "ModelConfig", "build_model", "late_fusion"),

@@ -20,9 +20,10 @@ from .evaluation.pictures import save_curves, save_panels
 from .evaluation.tables import class_table, metrics_as_dict, metrics_table
 from .files import write_text
 from .inference.predictor import Predictor
-from .recipes.config import load_recipe
-from .training.run import RECIPE_FILE, stage_dir, train
-from .training.stage import BEST_FILE, LAST_FILE, RESULT_FILE
+from .recipes.config import RECIPE_FILE, load_recipe
+from .training.run import train
+from .training.stage import LAST_FILE, RESULT_FILE, stage_dir
+from .weights.files import BEST_FILE
 
 MARK = ".fcn-demo"
 """A file of this name says that a folder is a demo's."""

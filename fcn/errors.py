@@ -21,10 +21,16 @@ class Interrupted(Exception):  # noqa: N818  (a request, not an error)
     """Training stopped by Ctrl-C or SIGTERM; the checkpoint is written."""
 
 
+EXTRAS = {**dict.fromkeys(("onnx", "onnx_ir", "onnxscript", "onnxruntime"), "onnx"), "huggingface_hub": "hub"}
+"""The extra of ``pyproject.toml`` that brings a module which not everybody needs."""
+
+
 def what_to_install(error: ModuleNotFoundError) -> str | None:
     """Says it of a package that is not there; None of a module of this program."""
     module = (error.name or "").partition(".")[0]
     if module in ("", "fcn", "fcn_kernels"):
         return None
+    if module in EXTRAS:
+        return f"{module}, which is not installed: pip install -e '.[{EXTRAS[module]}]'"
     package = {"PIL": "pillow", "yaml": "pyyaml"}.get(module, module.replace("_", "-"))
     return f"{package}, which is not installed: pip install {package} (all that fcn needs: pip install -e .)"

@@ -75,19 +75,34 @@ def check_skip(operator: str, skip: Tensor, x: Tensor, size: tuple[int, int] | N
 
 
 def output_grid(
-    operator: str, x: Tensor, grid: BilinearGrid | None, size: tuple[int, int] | None, source: str
+    operator: str,
+    x: Tensor,
+    grid: BilinearGrid | None,
+    size: tuple[int, int] | None,
+    source: str,
+    scale_factor: float | tuple[float, float] | None = None,
+    align_corners: bool = False,
 ) -> BilinearGrid:
-    """``grid`` itself, checked against ``size``, or the sampling of ``F.interpolate`` to ``size``."""
+    """``grid`` itself, or the sampling of ``F.interpolate`` by ``scale_factor``, either checked against ``size``; or
+    the sampling of ``F.interpolate`` to ``size``."""
+    if grid is not None and (scale_factor is not None or align_corners):
+        raise ValueError(f"{operator}: grid says where pixels sample; give it alone, or scale_factor and align_corners")
+    given = "grid" if scale_factor is None else "scale_factor"
+    if scale_factor is not None:
+        try:
+            grid = BilinearGrid.interpolate((x.shape[2], x.shape[3]), None, align_corners, scale_factor=scale_factor)
+        except (TypeError, ValueError) as error:
+            raise type(error)(str(error).replace("BilinearGrid.interpolate", operator)) from None
     if size is not None:
         size = check_size(operator, "size", size)
     if grid is None:
         if size is None:
             raise ValueError(f"{operator}: give one of {source}, or nothing says how large the output is")
-        return BilinearGrid.interpolate((x.shape[2], x.shape[3]), size)
+        return BilinearGrid.interpolate((x.shape[2], x.shape[3]), size, align_corners)
     if not isinstance(grid, BilinearGrid):
         raise TypeError(f"{operator}: grid must be a BilinearGrid, got {type(grid).__name__}")
     if size is not None and (grid.size[0] != size[0] or grid.size[1] != size[1]):
-        raise ValueError(f"{operator}: grid makes {tuple(grid.size)} pixels, and {source} wants {tuple(size)}")
+        raise ValueError(f"{operator}: {given} makes {tuple(grid.size)} pixels, and {source} wants {tuple(size)}")
     made_for = grid.input_size
     if made_for is not None and (made_for[0] != x.shape[2] or made_for[1] != x.shape[3]):
         raise ValueError(

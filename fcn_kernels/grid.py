@@ -7,6 +7,7 @@ exact at any size, and they stay symbolic under ``torch.compile`` with dynamic s
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
@@ -16,6 +17,9 @@ from torch import Tensor
 
 # Kernels compute coordinates, times the denominator, as whole numbers of 64 bits.
 LIMIT = 2**62
+
+# A scale factor is a float. It is taken for a fraction whose denominator is not larger: all that people write are.
+LARGEST_DENOMINATOR = 2**14
 
 Border = Literal["zeros", "clamp"]
 BORDERS: tuple[Border, ...] = ("zeros", "clamp")
@@ -144,15 +148,21 @@ class BilinearGrid:
         return self.step == self.denominator and self.origin == (0, 0)
 
     @classmethod
-    def transposed(cls, stride: int, crop: int, size: tuple[int, int], kernel_size: int | None = None) -> BilinearGrid:
+    def transposed(
+        cls, stride: int, crop: int | tuple[int, int], size: tuple[int, int], kernel_size: int | None = None
+    ) -> BilinearGrid:
         """``conv_transpose2d`` with a bilinear kernel, cropped at offset ``crop`` to ``size`` (FCN's upsampling).
+
+        ``crop`` is one offset, or that of rows and that of columns.
 
         ``kernel_size`` is ``2 * stride - stride % 2`` unless given; ``2 * stride - 1`` in FCN-AlexNet and -GoogLeNet.
         Only those two are bilinear interpolation, so anything else raises ``ValueError``.
         """
-        for name, value in (("stride", stride), ("crop", crop)):
-            if not is_whole(value):
-                raise TypeError(f"BilinearGrid.transposed: {name} must be a whole number, got {value!r}")
+        if not is_whole(stride):
+            raise TypeError(f"BilinearGrid.transposed: stride must be a whole number, got {stride!r}")
+        crops = crop if isinstance(crop, (tuple, list)) else (crop, crop)
+        if len(crops) != 2 or not all(map(is_whole, crops)):
+            raise TypeError(f"BilinearGrid.transposed: crop must be a whole number or two, got {crop!r}")
         if stride < 1:
             raise ValueError(f"BilinearGrid.transposed: stride must be at least 1, got {stride}")
         if kernel_size is None:
@@ -163,17 +173,36 @@ class BilinearGrid:
                 + ("" if stride % 2 else f" or {2 * stride}")
                 + f" (others do not interpolate), got {kernel_size}"
             )
-        origin = 2 * crop - (kernel_size - 1)
-        return cls(size, (2, 2), (origin, origin), (2 * stride, 2 * stride), "zeros")
+        origin = (2 * crops[0] - (kernel_size - 1), 2 * crops[1] - (kernel_size - 1))
+        return cls(size, (2, 2), origin, (2 * stride, 2 * stride), "zeros")
 
     @classmethod
     def interpolate(
-        cls, input_size: tuple[int, int], output_size: tuple[int, int], align_corners: bool = False
+        cls,
+        input_size: tuple[int, int],
+        output_size: tuple[int, int] | None = None,
+        align_corners: bool = False,
+        *,
+        scale_factor: float | tuple[float, float] | None = None,
     ) -> BilinearGrid:
-        """The sampling of ``F.interpolate(mode="bilinear", size=output_size)``."""
+        """The sampling of ``F.interpolate(mode="bilinear")`` to ``output_size``, or by ``scale_factor``.
+
+        Of a scale factor PyTorch takes the scale itself, and the size rounded down (with ``recompute_scale_factor`` it
+        takes the size alone: give ``output_size``). Here it must be a fraction with a denominator up to 2^14, to a
+        float's precision, and is exact; anything else raises ``ValueError``.
+        """
         _check_pair("BilinearGrid.interpolate: input_size", input_size)
+        (h, w) = input_size
+        if scale_factor is not None:
+            if output_size is not None:
+                raise ValueError("BilinearGrid.interpolate: give output_size or scale_factor, not both")
+            scales = _pair_of_scales(scale_factor)
+            output_size = scaled_size(input_size, scales)
+            if not align_corners:
+                (p, q), (r, s) = _fraction(scales[0]), _fraction(scales[1])
+                return cls(output_size, (2 * q, 2 * s), (q - p, s - r), (2 * p, 2 * r), "clamp", (h, w))
         _check_pair("BilinearGrid.interpolate: output_size", output_size)
-        (h, w), (height, width) = input_size, output_size
+        height, width = output_size  # type: ignore[misc]  # a pair, or _check_pair has raised
         if align_corners:
             # One output pixel samples coordinate 0, as in PyTorch.
             step = (h - 1 if height > 1 else 0, w - 1 if width > 1 else 0)
@@ -189,7 +218,7 @@ class BilinearGrid:
         """From one exact affine map per axis."""
         denominators = []
         for axis in (rows, columns):
-            denominators.append(axis.scale.denominator * axis.shift.denominator)
+            denominators.append(math.lcm(axis.scale.denominator, axis.shift.denominator))
         axes = tuple(zip((rows, columns), denominators, strict=True))
         step = tuple(int(axis.scale * d) for axis, d in axes)
         origin = tuple(int(axis.shift * d) for axis, d in axes)
@@ -205,3 +234,35 @@ class BilinearGrid:
         """The inverse of ``as_ints``."""
         height, width, a, b, d, e, f, g, border = ints
         return cls((height, width), (a, e), (b, f), (d, g), BORDERS[border])
+
+
+def scaled_size(input_size: tuple[int, int], scales: tuple[float, float]) -> tuple[int, int]:
+    """The size that ``F.interpolate`` makes of ``input_size``: in floats, rounded down."""
+    return torch.sym_int(input_size[0] * scales[0]), torch.sym_int(input_size[1] * scales[1])
+
+
+def _pair_of_scales(scale_factor: object) -> tuple[float, float]:
+    pair = scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor, scale_factor)
+    if len(pair) != 2 or not all(isinstance(scale, (int, float)) for scale in pair):
+        raise TypeError(f"BilinearGrid.interpolate: scale_factor must be a number or two, got {scale_factor!r}")
+    if not all(0 < scale < math.inf for scale in pair):
+        raise ValueError(f"BilinearGrid.interpolate: scale_factor must be positive and finite, got {scale_factor!r}")
+    return float(pair[0]), float(pair[1])
+
+
+def _fraction(scale: float) -> tuple[int, int]:
+    """The fraction that ``scale`` was written as, by continued fractions (``fractions`` would break a graph)."""
+    (p, q), (before_p, before_q) = (1, 0), (0, 1)
+    numerator, denominator = scale.as_integer_ratio()
+    while denominator:
+        whole = numerator // denominator
+        numerator, denominator = denominator, numerator - whole * denominator
+        (p, q), (before_p, before_q) = (whole * p + before_p, whole * q + before_q), (p, q)
+        if q > LARGEST_DENOMINATOR:
+            break
+        if abs(p / q - scale) <= 1e-12 * scale:
+            return p, q
+    raise ValueError(
+        f"BilinearGrid.interpolate: scale_factor {scale} is no fraction with a denominator up to "
+        f"{LARGEST_DENOMINATOR}; give the output's size"
+    )

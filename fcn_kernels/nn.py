@@ -42,18 +42,37 @@ __all__ = [
 ]
 
 
-class UpsampleAdd(nn.Module):
-    """``upsample_add(x, skip)``: ``x`` upsampled to the size of ``skip``, or to ``size``, plus ``skip``."""
+class _Sampling:
+    """Where a module samples unless its call says it by a grid; what is not the default shows in its description."""
 
-    def __init__(self, size: tuple[int, int] | None = None) -> None:
+    def __init__(self, **options: Any) -> None:
+        self.options = {name: value for name, value in options.items() if value is not None and value is not False}
+
+    def or_grid(self, grid: BilinearGrid | None) -> dict[str, Any]:
+        return self.options if grid is None else {"grid": grid}
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+
+
+class UpsampleAdd(nn.Module):
+    """``upsample_add(x, skip)``: ``x`` upsampled to the size of ``skip``, to ``size`` or by ``scale_factor``, plus
+    ``skip``."""
+
+    def __init__(
+        self,
+        size: tuple[int, int] | None = None,
+        scale_factor: float | tuple[float, float] | None = None,
+        align_corners: bool = False,
+    ) -> None:
         super().__init__()
-        self.size = size
+        self.sampling = _Sampling(size=size, scale_factor=scale_factor, align_corners=align_corners)
 
     def forward(self, x: Tensor, skip: Tensor | None = None, *, grid: BilinearGrid | None = None) -> Tensor:
-        return upsample_add(x, skip, grid=grid, size=self.size if grid is None else None)
+        return upsample_add(x, skip, **self.sampling.or_grid(grid))
 
     def extra_repr(self) -> str:
-        return "" if self.size is None else f"size={self.size}"
+        return str(self.sampling)
 
 
 class ConvTransposeAdd(nn.Module):
@@ -141,24 +160,45 @@ class CrossEntropyLoss(_Loss):
 class UpsampleCrossEntropyLoss(_Loss):
     """``upsample_cross_entropy`` of coarse scores ``[N, C, h, w]`` and full-resolution labels."""
 
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        scale_factor: float | tuple[float, float] | None = None,
+        align_corners: bool = False,
+    ) -> None:
+        super().__init__(weight, ignore_index, reduction, label_smoothing)
+        self.sampling = _Sampling(scale_factor=scale_factor, align_corners=align_corners)
+
     def forward(
         self, x: Tensor, target: Tensor, *, grid: BilinearGrid | None = None, pixel_weight: Tensor | None = None
     ) -> Tensor:
-        return upsample_cross_entropy(x, target, self.weight, grid=grid, pixel_weight=pixel_weight, **self._options())
+        options = {**self._options(), **self.sampling.or_grid(grid)}
+        return upsample_cross_entropy(x, target, self.weight, pixel_weight=pixel_weight, **options)
+
+    def extra_repr(self) -> str:
+        return ", ".join(filter(None, (super().extra_repr(), str(self.sampling))))
 
 
 class UpsampleArgmax(nn.Module):
     """``upsample_argmax``: the label map of coarse scores, and its confidence where that is wanted."""
 
     def __init__(
-        self, size: tuple[int, int] | None = None, confidence: bool = False, dtype: torch.dtype | None = None
+        self,
+        size: tuple[int, int] | None = None,
+        confidence: bool = False,
+        dtype: torch.dtype | None = None,
+        scale_factor: float | tuple[float, float] | None = None,
+        align_corners: bool = False,
     ) -> None:
         super().__init__()
-        self.size, self.confidence, self.dtype = size, confidence, dtype
+        self.confidence, self.dtype = confidence, dtype
+        self.sampling = _Sampling(size=size, scale_factor=scale_factor, align_corners=align_corners)
 
     def forward(self, x: Tensor, *, grid: BilinearGrid | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        size = self.size if grid is None else None
-        return upsample_argmax(x, grid=grid, size=size, confidence=self.confidence, dtype=self.dtype)
+        return upsample_argmax(x, confidence=self.confidence, dtype=self.dtype, **self.sampling.or_grid(grid))
 
     def extra_repr(self) -> str:
-        return f"size={self.size}, confidence={self.confidence}, dtype={self.dtype}"
+        return ", ".join(filter(None, (str(self.sampling), f"confidence={self.confidence}, dtype={self.dtype}")))

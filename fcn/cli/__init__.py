@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 1 some inputs failed, 2 wrong usage or unusable data, 130 interrupted."""
     commands = _commands()
     parser = argparse.ArgumentParser(prog="fcn", description="Fully convolutional networks for semantic segmentation.")
+    parser.add_argument("--version", action=Version, nargs=0, help="print the version, and exit")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=LazyParser)
     for name, module in commands.items():
         summary, _, more = (module.__doc__ or "").partition("\n")
@@ -56,6 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             print(f"fcn {options.command}: {explained(error)}", file=sys.stderr)
             return 2
+
+
+class Version(argparse.Action):
+    """Reads the version when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from fcn_kernels import __version__
+
+        print(f"fcn {__version__}")
+        parser.exit()
 
 
 class LazyParser(argparse.ArgumentParser):

@@ -1,5 +1,6 @@
 """score weights on labeled images
-The data are chosen as in a recipe: --data.kind KIND --data.root FOLDER. 'fcn data kinds' lists the kinds.
+The data are those of the recipe beside the weights, or chosen as in a recipe: --data.kind KIND --data.root FOLDER.
+'fcn data kinds' lists the kinds.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ OVERRIDES = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     tasks = "; of several tasks a file each, FILE_TASK"
-    parser.add_argument("weights", help="a .safetensors file written by training")
+    parser.add_argument("weights", help="a run folder, or a .safetensors file written by training")
     parser.add_argument("--split", help="train, val, test or another name (default: data.test_split)")
     parser.add_argument("--out", metavar="FILE.json", help="write the metrics as JSON too")
     parser.add_argument("--csv", metavar="FILE.csv", help=f"write pixels, accuracy and IU of each class{tasks}")
@@ -49,15 +50,17 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
     from ..evaluation.tables import class_csv, class_table, metrics_as_dict, metrics_table, trimap_table
     from ..files import check_outputs, write_text
     from ..inference.predictor import Predictor
-    from ..recipes.config import load_data_config
+    from ..recipes.config import load_data_config, recipe_of
+    from ..weights import weights_file
 
     allow_megapixels(options.max_megapixels)
-    data = load_data_config(overrides)
-    predictor = Predictor(options.weights, precision=options.precision)
+    weights = weights_file(options.weights)
+    data = load_data_config(overrides, recipe_of(weights))
+    predictor = Predictor(weights, precision=options.precision)
     split = options.split or data.test_split
     dataset = data.dataset(split)
     outputs = [file_of(path, task) for path in (options.csv, options.confusion) if path for task in predictor.tasks]
-    check_outputs([*filter(None, [options.out]), *outputs], [options.weights, *files_of(dataset, data.root)])
+    check_outputs([*filter(None, [options.out]), *outputs], [weights, *files_of(dataset, data.root)])
     for note in dataset.notes:
         print(f"fcn evaluate: {note}", file=sys.stderr)
     results = predictor.evaluate_tasks(dataset, trimap=options.trimap, absent=options.absent, workers=data.workers)
@@ -71,7 +74,7 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
         console.print(trimap_table(rows))
     if options.out:
         result = {
-            "weights": str(options.weights),
+            "weights": str(weights),
             "data": data.kind,
             "split": split,
             "images": len(dataset),

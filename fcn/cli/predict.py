@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..data import Further, FurtherFolder, Source
+    from ..export.session import OnnxPredictor
     from ..inference.predictor import Predictor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("weights")
+    parser.add_argument("weights", help="a run folder, a .safetensors file, or an .onnx file of 'fcn export'")
     parser.add_argument("images", nargs="+", help="images, videos, folders of them, or patterns such as 'a/**/*.png'")
     parser.add_argument("--out", required=True, metavar="DIR")
     beside = parser.add_mutually_exclusive_group()
@@ -47,16 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, _: list[str]) -> int:
     from ..data import find_sources
     from ..data.opening import allow_megapixels
-    from ..inference.predictor import Predictor
+    from ..weights import weights_file
 
     allow_megapixels(options.max_megapixels)
-    predictor = Predictor(
-        options.weights,
-        precision=options.precision,
-        compile=options.compile,
-        tile=options.tile,
-        batch=options.batch,
-    )
+    options.weights = weights_file(options.weights)
+    predictor = _predictor(options)
     further = _further_folder(options, predictor.further)
     sources, notes = find_sources(options.images)
     results = Results(Path(options.out), predictor.tasks, predictor.preprocessing.levels, options.overlay)
@@ -78,6 +74,28 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
         f"written to {options.out}"
     )
     return 1 if failed else 0
+
+
+def _predictor(options: argparse.Namespace) -> Predictor | OnnxPredictor:
+    from ..export.session import OnnxPredictor
+    from ..inference.predictor import Predictor
+
+    if options.weights.suffix != ".onnx":
+        return Predictor(
+            options.weights,
+            precision=options.precision,
+            compile=options.compile,
+            tile=options.tile,
+            batch=options.batch,
+        )
+    for name, given in (
+        ("--precision bfloat16", options.precision == "bfloat16"),
+        ("--compile", options.compile),
+        ("--tile", options.tile is not None),
+    ):
+        if given:
+            raise ValueError(f"{options.weights}: {name} is for weights of this program, not for an exported graph")
+    return OnnxPredictor(options.weights)
 
 
 class Frame(NamedTuple):
@@ -102,7 +120,7 @@ def _further_folder(options: argparse.Namespace, kind: Further | None) -> Furthe
 
 
 def _read(
-    sources: Sequence[Source], further: FurtherFolder | None, predictor: Predictor, failed: set[Path]
+    sources: Sequence[Source], further: FurtherFolder | None, predictor: Predictor | OnnxPredictor, failed: set[Path]
 ) -> Iterator[Frame]:
     """Images of all files, with a progress bar; unreadable files are named and go to ``failed``."""
     from tqdm import tqdm
@@ -129,7 +147,9 @@ def _read(
             _skip(path, "it does not fit memory; cut it into pieces", failed)
 
 
-def _labels(batch: Sequence[Frame], predictor: Predictor, failed: set[Path]) -> Iterator[tuple[Frame, np.ndarray]]:
+def _labels(
+    batch: Sequence[Frame], predictor: Predictor | OnnxPredictor, failed: set[Path]
+) -> Iterator[tuple[Frame, np.ndarray]]:
     """Images with their labels; those that do not fit memory, even alone, are named and go to ``failed``."""
     try:
         found = predictor([frame.image for frame in batch])
@@ -156,7 +176,7 @@ def _out_of_memory(error: Exception) -> bool:
     )
 
 
-def _lost_contrast(image: np.ndarray, predictor: Predictor, enough: int = 64) -> str | None:
+def _lost_contrast(image: np.ndarray, predictor: Predictor | OnnxPredictor, enough: int = 64) -> str | None:
     """What becomes of a 16-bit image where the network was trained on 8-bit ones, if few shades are left."""
     import numpy as np
 

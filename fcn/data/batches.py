@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -20,15 +20,16 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .augment import Augmentation, to_tensor
 from .dataset import Sample, SegmentationDataset
+from .preprocessing import Preprocessing
+from .resizing import resized_labels
 
-Preprocess = Callable[[np.ndarray], Tensor]
 Draw = tuple[int, int]  # (epoch, index)
 
 
 class Group(TypedDict):
     """Images of one size."""
 
-    image: Tensor  # float32 [N, C, H, W], preprocessed
+    image: Tensor  # float32 [N, C, h, w], preprocessed; in validation it may be smaller than the target
     target: Tensor  # uint8 [N, H, W], 255 = void; of several tasks [N, T, H, W]
 
 
@@ -37,7 +38,7 @@ Batch = list[Group]
 
 def training_loader(
     dataset: SegmentationDataset,
-    preprocess: Preprocess,
+    preprocessing: Preprocessing,
     augmentation: Augmentation,
     *,
     batch_size: int,
@@ -52,7 +53,7 @@ def training_loader(
     Of several processes, each gets its own part of every batch.
     """
     return DataLoader(
-        _TrainingViews(dataset, preprocess, augmentation, seed),  # type: ignore[arg-type]
+        _TrainingViews(dataset, preprocessing, augmentation, seed),  # type: ignore[arg-type]
         batch_sampler=ShuffledBatches(len(dataset), batch_size, seed, first_step, rank, processes),
         collate_fn=collate,
         num_workers=workers,
@@ -64,16 +65,17 @@ def training_loader(
 
 def evaluation_loader(
     dataset: SegmentationDataset,
-    preprocess: Preprocess,
+    preprocessing: Preprocessing,
     *,
     batch_size: int = 1,
     workers: int = 0,
     rank: int = 0,
     processes: int = 1,
 ) -> DataLoader[Batch]:
-    """Every sample once, in order, at its own size; of several processes, in one of them."""
+    """Every sample once, in order; of several processes, in one of them. Labels at their own size, images as the
+    network is to see them."""
     return DataLoader(
-        _Views(dataset, preprocess),  # type: ignore[arg-type]
+        _Views(dataset, preprocessing),  # type: ignore[arg-type]
         batch_size=batch_size,
         sampler=range(rank, len(dataset), processes),
         collate_fn=collate,
@@ -140,22 +142,22 @@ class ShuffledBatches(Sampler[list[Draw]]):
 
 
 class _Views(Dataset[tuple[Tensor, Tensor]]):
-    def __init__(self, dataset: SegmentationDataset, preprocess: Preprocess) -> None:
-        self.dataset, self.preprocess = dataset, preprocess
+    def __init__(self, dataset: SegmentationDataset, preprocessing: Preprocessing) -> None:
+        self.dataset, self.preprocessing = dataset, preprocessing
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         sample: Sample = self.dataset[index]
-        return self.preprocess(sample["image"]), to_tensor(sample["target"])
+        return self.preprocessing(self.preprocessing.reduced(sample["image"])), to_tensor(sample["target"])
 
 
 class _TrainingViews(Dataset[tuple[Tensor, Tensor]]):
     def __init__(
-        self, dataset: SegmentationDataset, preprocess: Preprocess, augmentation: Augmentation, seed: int
+        self, dataset: SegmentationDataset, preprocessing: Preprocessing, augmentation: Augmentation, seed: int
     ) -> None:
-        self.dataset, self.preprocess, self.augmentation, self.seed = dataset, preprocess, augmentation, seed
+        self.dataset, self.preprocessing, self.augmentation, self.seed = dataset, preprocessing, augmentation, seed
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -164,5 +166,7 @@ class _TrainingViews(Dataset[tuple[Tensor, Tensor]]):
         epoch, index = draw
         random = np.random.default_rng([self.seed, epoch, index])
         sample: Sample = self.dataset[index]
-        image, target = self.augmentation.resize_and_mirror(sample["image"], sample["target"], random)
-        return self.augmentation.cut(self.preprocess(image), to_tensor(target), random)
+        image = self.preprocessing.reduced(sample["image"])
+        target = resized_labels(sample["target"], image.shape[:2])
+        image, target = self.augmentation.resize_and_mirror(image, target, random)
+        return self.augmentation.cut(self.preprocessing(image), to_tensor(target), random)

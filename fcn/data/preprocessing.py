@@ -9,12 +9,14 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .files import Levels, at_levels, eight_bits
+from .resizing import reduced_size, resized_image
 
 ChannelOrder = Literal["rgb", "bgr", "gray"]
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's mode "L".
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's mode "L".
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Preprocessing:
     Values beyond those of the colors are for further channels of an image (depth), which keep their order.
     ``levels``: the values of 16-bit images that are taken as 0 and 255, from the training images; None: 0 and 65535,
     rounded to 8 bits.
+    ``longest_side``: a longer side of an image is first reduced to this many pixels; labels keep its size.
     """
 
     mean: tuple[float, ...]
@@ -31,6 +34,7 @@ class Preprocessing:
     channel_order: ChannelOrder = "rgb"
     scale: float = 255.0
     levels: Levels | None = None
+    longest_side: int | None = None
 
     def __post_init__(self) -> None:
         if self.channel_order not in get_args(ChannelOrder):
@@ -45,11 +49,18 @@ class Preprocessing:
             raise ValueError(f"std and scale must be positive, got {self.std} and {self.scale}")
         if self.levels is not None and not (len(self.levels) == 2 and self.levels[0] < self.levels[1]):
             raise ValueError(f"levels must be two ascending values, got {self.levels}")
+        if self.longest_side is not None and self.longest_side < 1:
+            raise ValueError(f"longest_side must be at least 1 pixel, got {self.longest_side}")
 
     @property
     def channels(self) -> int:
         """Channels of the network input."""
         return len(self.mean)
+
+    def reduced(self, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """An image ``[H, W(, C)]`` no larger than ``longest_side``: what is called with."""
+        height, width = image.shape[:2]
+        return resized_image(image, reduced_size((height, width), self.longest_side))
 
     def __call__(self, image: np.ndarray[Any, Any]) -> Tensor:
         """A uint8 or uint16 image ``[H, W]``, ``[H, W, 3]`` (RGB) or ``[H, W, 4]`` (alpha is dropped) as float32
@@ -63,7 +74,7 @@ class Preprocessing:
             pixels = eight_bits(pixels) if self.levels is None else at_levels(pixels, self.levels)
         values = pixels.astype(np.float32)
         if self.channel_order == "gray":
-            values = (values @ _LUMA)[:, :, None] if image.ndim == 3 else values[:, :, :1].copy()
+            values = (values @ LUMA)[:, :, None] if image.ndim == 3 else values[:, :, :1].copy()
         elif self.channel_order == "bgr":
             values = np.concatenate((values[:, :, 2::-1], values[:, :, 3:]), axis=2)
         values /= np.float32(self.scale)  # in place: a large image is copied as rarely as can be
@@ -91,11 +102,10 @@ class Preprocessing:
             if pixels.dtype == np.uint16:
                 histogram.add(pixels)
                 continue
-            values = pixels.astype(np.float64)
             scale = 255.0 if image.dtype == np.uint8 else 1.0
-            count += values.shape[0] * values.shape[1]
-            total = total + values.sum((0, 1))
-            squares = squares + np.square(values).sum((0, 1))
+            count += pixels.shape[0] * pixels.shape[1]
+            sums = _sums(pixels)
+            total, squares = total + sums[0], squares + sums[1]
         levels = histogram.levels()
         if levels is not None:
             values = at_levels(np.arange(1 << 16), levels).astype(np.float64)
@@ -157,6 +167,16 @@ def _pixels(image: np.ndarray[Any, Any], channels: int) -> np.ndarray[Any, Any]:
     if image.dtype not in (np.uint8, np.float32):
         raise TypeError(f"image must be uint8 or float32, got {image.dtype}")
     return image
+
+
+def _sums(pixels: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The sums of the values of ``[H, W, C]`` and of their squares, by channel."""
+    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:  # exact, and ten times as fast as by the pixel
+        counts = np.reshape(Image.fromarray(np.ascontiguousarray(pixels)).histogram(), (3, 256))
+        levels = np.arange(256.0)
+        return counts @ levels, counts @ np.square(levels)
+    values = pixels.astype(np.float64)
+    return values.sum((0, 1)), np.square(values).sum((0, 1))
 
 
 def rgb(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

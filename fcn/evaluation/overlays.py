@@ -28,10 +28,14 @@ def colorize(labels: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
 
 
 def blend(image: np.ndarray, labels: np.ndarray, palette: Sequence[Color], opacity: float = 0.55) -> np.ndarray:
-    """Label colors over a uint8 image ``[H, W]`` or ``[H, W, 3 | 4]``; void stays clear. uint8 ``[H, W, 3]``."""
+    """Label colors over a uint8 image ``[H, W]`` or ``[H, W, 3 | 4]``. uint8 ``[H, W, 3]``.
+
+    Void stays clear, and so does what is black, as backgrounds are: it would only be darker."""
     rgb = np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image[:, :, :3]
-    mixed = (1 - opacity) * rgb + opacity * colorize(labels, palette)
-    clear = (labels == VOID) & (len(palette) <= VOID)  # of more classes, 255 is one
+    colors = colorize(labels, palette)
+    mixed = (1 - opacity) * rgb + opacity * colors
+    void = (labels == VOID) & (len(palette) <= VOID)  # of more classes, 255 is one
+    clear = void | ~colors.any(axis=2)
     return np.where(clear[:, :, None], rgb, np.rint(mixed).astype(np.uint8))
 
 

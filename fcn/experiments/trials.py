@@ -87,7 +87,7 @@ def run_once(recipe: Recipe, folder: Path) -> Path:
     """
     from ..recipes.config import load_recipe, rooted
     from ..training.run import train
-    from ..training.stage import BEST_FILE
+    from ..weights.files import BEST_FILE
 
     dataset_of_one_task(recipe, recipe.data.test_split)  # not known to be unfit only after hours
     recipe = replace(recipe, trainer=replace(recipe.trainer, run_dir=str(folder)))
@@ -98,8 +98,8 @@ def run_once(recipe: Recipe, folder: Path) -> Path:
 
 def best_weights(run: Path, stride: int) -> Path:
     """The file of a stage."""
-    from ..training.run import stage_dir
-    from ..training.stage import BEST_FILE
+    from ..training.stage import stage_dir
+    from ..weights.files import BEST_FILE
 
     return stage_dir(run, stride) / BEST_FILE
 

@@ -39,7 +39,8 @@ AGREEMENT = 0.99
 class Predictor:
     """A trained network as a function from an image of any size to its label map.
 
-    ``weights``: a file of ``save_weights``, or one already loaded. ``device``: the GPU if there is one, unless given.
+    ``weights``: a file of ``save_weights``, ``hf://user/model`` (``load_weights``), or one already loaded. ``device``:
+    the GPU if there is one, unless given.
     ``tasks`` are the network's, with classes and palette of each, by name; that of a single one is empty.
 
     ``precision``: that of the trunk; scores and what follows are float32 always. ``"auto"`` is bfloat16 on CPUs with
@@ -133,8 +134,9 @@ class Predictor:
     def _label(self, images: Sequence[Given]) -> list[np.ndarray]:
         pixels = [self._channels(image) for image in images]
         labels: list[np.ndarray] = []
-        for _, group in itertools.groupby(pixels, key=lambda x: x.shape[:2]):
-            labels += list(self._labels(Unprepared(list(group), self.preprocessing, self.device)).cpu().numpy())
+        for (height, width), group in itertools.groupby(pixels, key=lambda x: x.shape[:2]):
+            seen = Unprepared([*map(self.preprocessing.reduced, group)], self.preprocessing, self.device)
+            labels += list(self._labels(seen, (height, width)).cpu().numpy())
         return labels
 
     def evaluate(
@@ -180,29 +182,30 @@ class Predictor:
         loader = evaluation_loader(dataset, self.preprocessing, workers=workers)
         for batch in tqdm(loader, desc="evaluate", unit="image", disable=not progress, dynamic_ncols=True):
             for group in batch:
-                labels = self._labels(group["image"].to(self.device))
                 targets = group["target"].to(self.device)
+                labels = self._labels(group["image"].to(self.device), (targets.shape[-2], targets.shape[-1]))
                 for metric, found, target in zip(
                     metrics.values(), split_labels(labels), split_labels(targets), strict=True
                 ):
                     metric.update(found, target)
         return {name: metric.compute() for name, metric in metrics.items()}
 
-    def _labels(self, images: Images) -> Tensor:
-        """``[N(, T), H, W]``."""
+    def _labels(self, images: Images, size: tuple[int, int]) -> Tensor:
+        """``[N(, T), H, W]`` of ``size``."""
         tile = self.tile if self.tile is not None and max(images.shape[2:]) > self.tile else None
         if self._trunk is None:
             # Of a large image the first tile settles it.
             self._trunk = self._settle(images[:, :, :tile, :tile])
         if tile is None:
-            return _labels_of(self.model.task_scores(images[:, :, :, :], self._trunk))
-        return _labels_of(tiled_scores(self.model, images, tile, self._trunk, _progress))
+            return _labels_of(self.model.task_scores(images[:, :, :, :], self._trunk), size)
+        return _labels_of(tiled_scores(self.model, images, tile, self._trunk, _progress), size)
 
     def _settle(self, images: Tensor) -> Trunk:
         """bfloat16 if that gives these images the labels of float32."""
-        exact = _labels_of(self.model.task_scores(images))
+        size = (images.shape[2], images.shape[3])
+        exact = _labels_of(self.model.task_scores(images), size)
         trunk = inference_trunk(self.model, torch.bfloat16, compile=self.compile)
-        agreement = float((_labels_of(self.model.task_scores(images, trunk)) == exact).double().mean())
+        agreement = float((_labels_of(self.model.task_scores(images, trunk), size) == exact).double().mean())
         found = f"labels of the first image: {agreement:.2%} as in float32"
         if agreement >= AGREEMENT:
             self.note = f"bfloat16 ({found})"
@@ -212,8 +215,8 @@ class Predictor:
         return inference_trunk(self.model, compile=self.compile)
 
 
-def _labels_of(scores: Mapping[str, Scores]) -> Tensor:
-    return stack_labels([task.labels() for task in scores.values()])
+def _labels_of(scores: Mapping[str, Scores], size: tuple[int, int]) -> Tensor:
+    return stack_labels([task.at(size).labels() for task in scores.values()])
 
 
 def _listed(tasks: Sequence[Sequence[str]]) -> str:

@@ -320,8 +320,14 @@ def _smallest_image(model: FCN) -> int:
     )
 
 
-def build_model(config: ModelConfig) -> FCN:
-    """A network with fresh parameters. Raises ``ValueError`` for a configuration that names nothing known."""
+def build_model(config: ModelConfig | str, **options: Any) -> FCN:
+    """A network with fresh parameters: of a configuration, or of a backbone's name with ``options`` of ``ModelConfig``.
+
+    ``build_model("vgg16", classes=11)``. Raises ``ValueError`` for what names nothing known."""
+    if isinstance(config, str):
+        config = ModelConfig(config, **options)
+    elif options:
+        raise TypeError(f"build_model: {min(options)} belongs into the ModelConfig that is given")
     return FCN(config)
 
 

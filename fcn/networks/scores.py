@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from typing import Literal, overload
 
 from torch import Tensor
 
-from fcn_kernels import BilinearGrid, cross_entropy, upsample_add, upsample_argmax, upsample_cross_entropy
+from fcn_kernels import BilinearGrid, CoordMap, cross_entropy, upsample_add, upsample_argmax, upsample_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,21 @@ class Scores:
     """``[N, C, h, w]``."""
     grid: BilinearGrid
     """Where pixel ``(y, x)`` of the ``[H, W]`` image samples ``coarse``."""
+
+    def at(self, size: tuple[int, int]) -> Scores:
+        """Of images that the network saw reduced: where pixel ``(y, x)`` of the ``[H, W]`` original samples ``coarse``.
+
+        Pixels are squares, and images cover the same area: as ``F.interpolate``.
+        """
+        if size == self.grid.size:
+            return self
+
+        def onto(axis: int) -> CoordMap:
+            have, wanted = self.grid.size[axis], size[axis]
+            seen = CoordMap(Fraction(have, wanted), Fraction(have - wanted, 2 * wanted))
+            return CoordMap(self.grid.scale[axis], self.grid.shift[axis]).then(seen)
+
+        return Scores(self.coarse, BilinearGrid.from_maps(size, onto(0), onto(1), self.grid.border))
 
     def loss(
         self,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from math import inf
 from pathlib import Path
 from typing import Any, Literal
@@ -21,17 +23,26 @@ from ..networks.models import Biases
 from .expansion import check_expansion
 from .presets import preset_options
 
+RECIPE_FILE = "recipe.yaml"
+"""What a run was trained by, in its folder."""
+LIBRARY = Path(__file__).with_name("library")
+"""Recipes that come along: ``NAME.yaml``."""
+
 
 @dataclass
 class DataConfig:
     """Which images. ``mri`` (in the nilearn package) needs no root; ``folder`` is any folder of images and masks.
 
-    kind: ``mri``, or a name of ``fcn.data.KINDS``.
+    kind: ``mri``, or a name of ``fcn.data.KINDS`` (``fcn data kinds`` lists them).
+    root: the folder of the data.
     train_split, val_split, test_split: where splits are lists, they join and subtract: train+val-seg11valid.
     images, masks: names of the two folders (``folder`` only).
     preprocessing: ``fit`` (mean and deviation of the training images); ``weights``: that of the weights to start from
         (``model.pretrained`` or ``model.init_from``), or one by its name, ``caffe_vgg``, ``imagenet`` (torchvision) or
         ``efficientnet_lite``; or ``published``: what the authors' networks for these data were given.
+    longest_side: images with a longer side are reduced to this many pixels, in training and, since it is kept with the
+        weights, in prediction; labels keep the size of the original. null: never.
+    batch_size: images of a batch.
     workers: processes that read images; 0 reads in the training process.
     """
 
@@ -43,6 +54,7 @@ class DataConfig:
     val_split: str = "val"
     test_split: str = "test"
     preprocessing: Literal["fit", "weights", "caffe_vgg", "imagenet", "efficientnet_lite", "published"] = "fit"
+    longest_side: int | None = None
     augment: Augmentation = field(default_factory=Augmentation)
     batch_size: int = 1
     workers: int = 0
@@ -51,6 +63,8 @@ class DataConfig:
         if self.kind not in (*KINDS, "mri"):
             raise ValueError(f"data.kind must be one of {', '.join((*KINDS, 'mri'))}, got {self.kind!r}")
         _positive("data.batch_size", self.batch_size)
+        if self.longest_side is not None:
+            _positive("data.longest_side", self.longest_side)
         if not 0 <= self.workers <= 256:
             raise ValueError(f"data.workers must be 0 to 256 processes, got {self.workers}")
 
@@ -72,6 +86,13 @@ class DataConfig:
 class NetworkConfig:
     """See ``fcn.ModelConfig``; the stride comes from the stages, the number of classes from the data.
 
+    backbone: the trunk, a name of ``fcn info``, ``torchvision:NAME`` or ``timm:NAME``.
+    pad: ``same``, or ``official``: 100 pixels at the first layer, as published.
+    dropout: probability, in fully connected layers or before the scores.
+    at_once: skips scaled to be trained with the rest from the start (TPAMI 2016), rather than added stage by stage.
+    upsampling: filters between streams: bilinear for good (``fixed``), or learned, one a class (``diagonal``) or from
+        every class to every class (``dense``).
+    last_upsampling: the same of the filter that leads to the image.
     modalities: names of trunks that see three channels of an image each and whose scores are summed (late fusion),
         such as ``[color, hha]``.
     truncate: layer that is scored in place of the last one, such as pool5: what lies behind it is left out.
@@ -108,7 +129,8 @@ class LossConfig:
 
     normalize: True divides the sum over the batch by its labeled pixels; False by its images, as the authors' "heavy"
         recipe does (its learning rates are about 1e-10 for that reason). Both are summed in float32.
-    class_weights: ``median_frequency`` weighs each class by median frequency / frequency (see ``training/losses``).
+    class_weights: ``median_frequency`` weighs each class by median frequency / frequency (see ``training/losses``), and
+        ``root_median_frequency`` by the root of that, which lifts rare classes without flooding images with them.
     task_weights: of several tasks, whose losses are added: what that of each is multiplied by. 1 unless given.
     sampling: in training, the loss of each cell of the network's scores counts with this probability, times its inverse
         (CVPR 2015, section 4.4: there the batch grows by that inverse).
@@ -116,7 +138,7 @@ class LossConfig:
     """
 
     normalize: bool = True
-    class_weights: Literal["none", "median_frequency"] = "none"
+    class_weights: Literal["none", "median_frequency", "root_median_frequency"] = "none"
     task_weights: dict[str, float] = field(default_factory=dict)
     sampling: float = 1.0
     kind: Literal["fused", "unfused"] = "fused"
@@ -132,8 +154,12 @@ class LossConfig:
 class OptimizerConfig:
     """Biases learn at twice the rate and do not decay, as in the authors' solvers.
 
+    name: ``sgd`` with momentum, or ``adamw``.
+    momentum: of SGD.
+    weight_decay: of the weights, for each step.
     schedule: over each stage, ``constant``; ``poly``: rate x (1 - step / steps) ** 0.9; or ``step``: a tenth of the
-        rate after each of ``milestones``, parts of the stage.
+        rate after each of ``milestones``.
+    milestones: parts of the stage.
     warmup: steps at the start of each stage over which rates grow, evenly, to those of the schedule.
     head_rate: rates of the head, the scores of the trunk's maps, are those of the trunk times this.
     biases: those of the trunk learn at twice the rate and do not decay (``doubled``), or as weights do (``plain``): the
@@ -198,13 +224,16 @@ class TrainerConfig:
     """How to run.
 
     run_dir: where everything is written.
+    seed: of first weights, order, views and dropout: the same seed gives the same run.
     validate_every: epochs between validations (and checkpoints).
     patience: a stage ends after this many validations without a higher mean IU (of several tasks: the first's). null:
         never early.
     accumulate: batches whose gradients are averaged for a step.
     average: validate and keep an exponential moving average of the weights with this decay, such as 0.999. 0: off.
+    accelerator: ``auto`` is the GPU where there is one.
     devices, nodes: processes on each machine, and machines. ``data.batch_size`` images are shared by all.
     deterministic: fail where PyTorch has no deterministic algorithm, rather than warn.
+    precision: ``bf16-mixed`` computes convolutions in bfloat16.
     log_every: steps between points of the training loss in TensorBoard's events.
     """
 
@@ -245,13 +274,13 @@ class Recipe:
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), preset: str | None = None) -> Recipe:
-    """The recipe in a YAML file, with a solver of ``recipes/presets`` and then ``--key.sub value`` pairs on top.
+    """The recipe of a file or a name (``recipe_file``), with a solver of ``recipes/presets`` and then ``--key.sub
+    value`` pairs on top.
 
     Raises ``ConfigError`` for a file that cannot be read, unknown keys, and values of a wrong type.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f"{path}: recipe not found")
-    check_expansion(Path(path))
+    path = recipe_file(path)
+    check_expansion(path)
 
     def parsed(options: Sequence[str]) -> Recipe:
         return Recipe(**_parse(_recipe_parser(), [f"--config={path}", *options], f"{path}: "))
@@ -263,8 +292,29 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), preset: str | N
     return parsed([*preset_options(preset, recipe.model.backbone, len(recipe.stages.lr), several), *overrides])
 
 
-def load_data_config(overrides: Sequence[str]) -> DataConfig:
-    """Data options from ``--data.key value`` pairs. Raises ``ConfigError`` as ``load_recipe`` does."""
+def recipe_file(recipe: str | Path) -> Path:
+    """A recipe's file; ``recipe`` may be the name of one of ``LIBRARY``. Raises ``ConfigError``."""
+    if Path(recipe).is_file():
+        return Path(recipe)
+    library = {path.stem: path for path in sorted(LIBRARY.glob("*.yaml"))}
+    if str(recipe) not in library:
+        raise ConfigError(f"{recipe}: recipe not found; these come along: {', '.join(library)}")
+    return library[str(recipe)]
+
+
+def recipe_of(weights: Path) -> Path | None:
+    """The recipe of the run that wrote ``weights``, at its end or in a stage; None where there is none."""
+    folder = weights.absolute().parent
+    folders = [folder, folder.parent] if re.fullmatch(r"fcn\d+s", folder.name) else [folder]
+    return next((each / RECIPE_FILE for each in folders if (each / RECIPE_FILE).is_file()), None)
+
+
+def load_data_config(overrides: Sequence[str], recipe: Path | None = None) -> DataConfig:
+    """Data options from ``--data.key value`` pairs, on top of those of ``recipe`` unless another kind is asked for.
+
+    Raises ``ConfigError`` as ``load_recipe`` does."""
+    if recipe is not None and "data.kind" not in overridden(overrides):
+        return load_recipe(recipe, overrides).data
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(DataConfig, "data")
     config: DataConfig = _parse(parser, list(overrides), "")["data"]
@@ -299,9 +349,11 @@ def overridden(overrides: Sequence[str]) -> set[str]:
     return {word[2:].partition("=")[0] for word in overrides if word.startswith("--")}
 
 
-def recipe_help() -> str:
-    """Every key of a recipe with its type and default."""
-    return _recipe_parser().format_help()
+def value_of(key: str, overrides: Sequence[str]) -> str | None:
+    """What ``--key value`` or ``--key=value`` gives; None where it is not there."""
+    words = [part for word in overrides for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    found = [value for name, value in pairwise(words) if name == f"--{key}"]
+    return found[-1] if found else None
 
 
 def _recipe_parser() -> ArgumentParser:

@@ -19,6 +19,7 @@ from ..data import SegmentationDataset
 from ..data.preprocessing import Preprocessing
 from ..data.tasks import underscored
 from ..errors import ConfigError, Interrupted, NotFiniteError
+from ..evaluation.collapse import classes_never_found, one_class_everywhere
 from ..evaluation.tables import COLUMNS
 from ..files import replacing
 from ..weights import save_weights
@@ -55,6 +56,7 @@ class Records(pl.Callback):
         if not trainer.is_global_zero:
             return
         self._warn_of_equal_scores(pl_module)
+        self._warn_of_lost_classes(trainer, pl_module)
         if self.best is row:
             save_weights(
                 self.folder / "best.safetensors",
@@ -82,6 +84,18 @@ class Records(pl.Callback):
                     "and --preset.",
                     stacklevel=2,
                 )
+
+    def _warn_of_lost_classes(self, trainer: pl.Trainer, task: Any) -> None:
+        """Once in a stage, when a third of it is over."""
+        if self.warned or 3 * (trainer.current_epoch + 1) < (trainer.max_epochs or 1):
+            return
+        stride = task.model.config.stride
+        for name, metrics in task.metrics().items():
+            classes = self.data.tasks[name].classes
+            found = one_class_everywhere(metrics, classes) or classes_never_found(metrics, classes)
+            if found:
+                self.warned = True
+                warnings.warn(f"FCN-{stride}s{name and f', {name}'}: {found}", stacklevel=2)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data import Augmentation, SegmentationDataset
+from ..data.resizing import reduced_size
 from ..errors import ConfigError
 from ..networks.models import FCN
 from ..recipes.config import LossConfig, TrainerConfig
@@ -52,12 +53,17 @@ def check_processes(options: TrainerConfig, batch_size: int, images: int) -> Non
 
 
 def check_batch_normalization(
-    model: FCN, train_set: SegmentationDataset, augment: Augmentation, batch_size: int, processes: int
+    model: FCN,
+    train_set: SegmentationDataset,
+    augment: Augmentation,
+    longest_side: int | None,
+    batch_size: int,
+    processes: int,
 ) -> None:
     """A batch normalization needs two numbers of a channel: an image alone must be larger than one cell of its maps."""
     if not any(isinstance(layer, _BatchNorm) and layer.training for layer in model.modules()):
         return
-    sizes = _sizes(train_set, augment)
+    sizes = _sizes(train_set, augment, longest_side)
     rest = len(train_set) % batch_size
     batches = {rest, batch_size} if len(train_set) >= batch_size else {rest}
     alone = len(sizes) > 1 or any(processes <= images < 2 * processes for images in batches)
@@ -70,13 +76,13 @@ def check_batch_normalization(
         )
 
 
-def _sizes(train_set: SegmentationDataset, augment: Augmentation) -> set[tuple[int, int]]:
+def _sizes(train_set: SegmentationDataset, augment: Augmentation, longest_side: int | None) -> set[tuple[int, int]]:
     """Heights and widths that training may see; of data of many images, those of some."""
     if augment.crop is not None:
         return {augment.crop}
     sizes = set()
     for index in range(0, len(train_set), -(-len(train_set) // LOOKED_AT)):
-        height, width = train_set[index]["target"].shape[-2:]
+        height, width = reduced_size(train_set[index]["target"].shape[-2:], longest_side)
         sizes |= {(max(1, round(height * factor)), max(1, round(width * factor))) for factor in augment.scale}
     return sizes
 

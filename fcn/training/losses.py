@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data import VOID, Batch, SegmentationDataset
+from ..data.resizing import reduced_size
 from ..data.tasks import split_labels
 from ..networks.models import FCN
 from ..networks.scores import Scores
@@ -65,6 +66,7 @@ class Loss(nn.Module):
     def _total(
         self, scores: Scores, target: Tensor, class_weight: Tensor | None, pixel_weight: Tensor | None
     ) -> Tensor:
+        scores = scores.at((target.shape[-2], target.shape[-1]))
         if self.config.kind == "fused":
             return scores.loss(target, class_weight, pixel_weight=pixel_weight, ignore_index=VOID, reduction="sum")
         logits = scores.logits().float()
@@ -95,14 +97,24 @@ def sampled_cells(target: Tensor, stride: int, probability: float) -> Tensor:
     return pixels.float() / probability
 
 
-def labeled_pixels(dataset: SegmentationDataset, crop: tuple[int, int] | None) -> float:
-    """Of an image and a task, on average; of a crop of the image where images are cropped."""
+def labeled_pixels(
+    dataset: SegmentationDataset, crop: tuple[int, int] | None, longest_side: int | None = None
+) -> float:
+    """Of an image and a task, on average, as training sees it: reduced, or a crop."""
     counts = []
     for index in range(len(dataset)):
         labeled = dataset[index]["target"] != VOID
-        height, width = crop or labeled.shape[-2:]
+        height, width = crop or reduced_size(labeled.shape[-2:], longest_side)
         counts.append(labeled.sum() * height * width / labeled.size)
     return float(np.mean(counts))
+
+
+def class_weights(dataset: SegmentationDataset, kind: str) -> Tensor | None:
+    """``LossConfig.class_weights`` of ``dataset``: ``[C]`` float32, or None."""
+    if kind == "none":
+        return None
+    weights = median_frequency_weights(dataset)
+    return weights.sqrt() if kind == "root_median_frequency" else weights
 
 
 def median_frequency_weights(dataset: SegmentationDataset) -> Tensor:

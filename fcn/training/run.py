@@ -18,19 +18,19 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
-from ..data import SegmentationDataset
+from ..data import SegmentationDataset, training_loader
 from ..data.check import cheap_problems
-from ..data.tasks import classes_fit
+from ..data.tasks import Task, classes_fit
 from ..errors import ConfigError, DataError, NotFiniteError
 from ..files import replacing
-from ..recipes.config import Recipe, StagesConfig, load_recipe, overridden, rooted, save_recipe
+from ..recipes.config import RECIPE_FILE, DataConfig, Recipe, StagesConfig, load_recipe, overridden, rooted, save_recipe
+from ..weights.files import BEST_FILE
 from .checks import check_machine, check_processes, check_task_weights
+from .ending import save_batch
 from .interruption import interruptible, is_first_process
-from .losses import Loss, labeled_pixels, median_frequency_weights
-from .stage import BEST_FILE, LAST_FILE, Images, Stage, train_stage
+from .losses import Loss, class_weights, labeled_pixels
+from .stage import LAST_FILE, Images, Stage, stage_dir, train_stage
 from .start import first_weights, new_network, preprocessing_of, rates_for_loss
-
-RECIPE_FILE = "recipe.yaml"
 
 AT_RESUME = (
     "data.root",
@@ -47,8 +47,9 @@ AT_RESUME = (
 """Keys that may be changed when a run goes on; what was trained by the others would not fit."""
 
 
-def train(recipe: Recipe) -> Path:
-    """Run every stage of ``recipe`` and return the weights file of the last.
+def train(recipe: Recipe, draw: bool = False) -> Path:
+    """Run every stage of ``recipe`` and return the weights file of the last. ``draw``: the first batch too, as
+    ``batch.png``.
 
     Raises ``ConfigError`` if ``trainer.run_dir`` already holds a run, ``NotFiniteError`` for a loss that is infinite or
     not a number, and ``Interrupted`` on Ctrl-C or SIGTERM.
@@ -60,7 +61,7 @@ def train(recipe: Recipe) -> Path:
                 f"trainer.run_dir: {run_dir} already holds a run; resume it with 'fcn train --resume {run_dir}', "
                 "or give another folder with --trainer.run_dir"
             )
-        return _train_stages(recipe, run_dir)
+        return _train_stages(recipe, run_dir, draw)
 
 
 def resume(run_dir: str | Path, overrides: Sequence[str] = ()) -> Path:
@@ -80,10 +81,6 @@ def resume(run_dir: str | Path, overrides: Sequence[str] = ()) -> Path:
         return _train_stages(load_recipe(path, overrides), run_dir)
 
 
-def stage_dir(run_dir: Path, stride: int) -> Path:
-    return run_dir / f"fcn{stride}s"
-
-
 @contextmanager
 def _alone_in(run_dir: Path) -> Iterator[None]:
     """Two runs in one folder would write over each other's files. The lock goes with the process, however it ends."""
@@ -98,7 +95,7 @@ def _alone_in(run_dir: Path) -> Iterator[None]:
         raise ConfigError(f"trainer.run_dir: another process is training in {run_dir}") from None
 
 
-def _train_stages(recipe: Recipe, run_dir: Path) -> Path:
+def _train_stages(recipe: Recipe, run_dir: Path, draw: bool = False) -> Path:
     """The one place that takes a recipe apart: stages are given what they need."""
     data = recipe.data
     check_machine(recipe.trainer)
@@ -112,9 +109,12 @@ def _train_stages(recipe: Recipe, run_dir: Path) -> Path:
     check_task_weights(recipe.loss, train_set)
     check_processes(recipe.trainer, data.batch_size, len(val_set))
     images = Images(train_set, val_set, preprocessing_of(data, recipe.model, train_set))
-    loss = Loss(recipe.loss, median_frequency_weights(train_set) if recipe.loss.class_weights != "none" else None)
+    loss = Loss(recipe.loss, class_weights(train_set, recipe.loss.class_weights))
     optimizer, rates = rates_for_loss(
-        recipe.optimizer, recipe.stages, recipe.loss, partial(labeled_pixels, train_set, data.augment.crop)
+        recipe.optimizer,
+        recipe.stages,
+        recipe.loss,
+        partial(labeled_pixels, train_set, data.augment.crop, images.preprocessing.longest_side),
     )
     stages = [
         Stage(stage_dir(run_dir, stride), stride, epochs, lr)
@@ -123,6 +123,8 @@ def _train_stages(recipe: Recipe, run_dir: Path) -> Path:
     _check_epochs(stages)
     rank_zero_only(save_recipe)(rooted(recipe), run_dir / RECIPE_FILE)
 
+    if draw:
+        rank_zero_only(_draw_batch)(run_dir, images, data)
     previous: Path | None = None
     for stage in stages:
         if stage.epochs_done < stage.epochs:
@@ -144,6 +146,12 @@ def _train_stages(recipe: Recipe, run_dir: Path) -> Path:
     final = run_dir / BEST_FILE
     _copy(previous, final)
     return final
+
+
+def _draw_batch(run_dir: Path, images: Images, data: DataConfig) -> None:
+    batches = training_loader(images.train, images.preprocessing, data.augment, batch_size=data.batch_size, seed=0)
+    first = next(iter(images.train.tasks.values()))
+    save_batch(run_dir / "batch.png", next(iter(batches)), images.preprocessing, Task(first.classes, first.palette))
 
 
 def _lower_rate(stages: StagesConfig, stage: Stage, run_dir: Path) -> str:

@@ -29,12 +29,14 @@ from ..errors import ConfigError
 from ..files import write_text
 from ..networks.models import FCN
 from ..recipes.config import DataConfig, OptimizerConfig, TrainerConfig
+from ..weights.files import BEST_FILE
 from .callbacks import LastCheckpoint, Progress, Records, StopIfNotFinite
 from .checks import check_batch_normalization
 from .losses import Loss
+from .memory import freed_memory_kept
 from .task import SegmentationTask, seed_of
 
-BEST_FILE, LAST_FILE, RESULT_FILE = "best.safetensors", "last.ckpt", "result.json"
+LAST_FILE, RESULT_FILE = "last.ckpt", "result.json"
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,10 @@ class Stage:
         return int(json.loads(result.read_text(encoding="utf-8"))["epochs"]) if result.exists() else 0
 
 
+def stage_dir(run_dir: Path, stride: int) -> Path:
+    return run_dir / f"fcn{stride}s"
+
+
 @contextmanager
 def _deterministic_meanwhile() -> Iterator[None]:
     """Lightning asks PyTorch for deterministic algorithms for the whole process; here while a stage trains.
@@ -88,6 +94,7 @@ def _deterministic_meanwhile() -> Iterator[None]:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
 
 
+@freed_memory_kept()
 @_deterministic_meanwhile()
 def train_stage(
     stage: Stage,
@@ -108,7 +115,8 @@ def train_stage(
     torch.manual_seed(seed)
     model = network(stage.stride)
     processes = options.devices * options.nodes
-    check_batch_normalization(model, images.train, data.augment, data.batch_size, processes)
+    longest_side = images.preprocessing.longest_side
+    check_batch_normalization(model, images.train, data.augment, longest_side, data.batch_size, processes)
     begun = stage.last.exists()
     if not begun:
         start(model)

@@ -54,7 +54,13 @@ def first_weights(model: FCN, network: NetworkConfig, preprocessing: Preprocessi
 
 
 def preprocessing_of(data: DataConfig, network: NetworkConfig, train_set: SegmentationDataset) -> Preprocessing:
-    """As ``data.preprocessing`` asks; levels of 16-bit images are those of the training images in any case."""
+    """As ``data.preprocessing`` and ``data.longest_side`` ask; levels of 16-bit images are those of the training images
+    in any case."""
+    prepared = _prepared(data, network, train_set)
+    return prepared if data.longest_side is None else replace(prepared, longest_side=data.longest_side)
+
+
+def _prepared(data: DataConfig, network: NetworkConfig, train_set: SegmentationDataset) -> Preprocessing:
     images = (train_set[index]["image"] for index in range(len(train_set)))
     if data.preprocessing == "weights":
         start = network.pretrained or network.init_from

@@ -124,7 +124,8 @@ class SegmentationTask(pl.LightningModule):
         for group in batch:
             scores, target = self.evaluated.task_scores(group["image"]), group["target"]
             for metric, own, labels in zip(self.val_metrics, scores.values(), split_labels(target), strict=True):
-                cast(SegmentationMetrics, metric).update(own.labels(), labels)
+                size = (labels.shape[-2], labels.shape[-1])
+                cast(SegmentationMetrics, metric).update(own.at(size).labels(), labels)
             self.val_loss += self.loss.group_sums(scores, target, self.model.config.stride)
 
     def on_validation_epoch_end(self) -> None:

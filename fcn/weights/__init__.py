@@ -1,7 +1,7 @@
 """Weights: this program's files, and those of others."""
 
 from .convert import convert
-from .files import Weights, load_weights, save_weights
+from .files import Weights, load_weights, save_weights, weights_file
 from .start import load_pretrained_backbone, prepared_for, start_from
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     "prepared_for",
     "save_weights",
     "start_from",
+    "weights_file",
 ]

@@ -17,13 +17,17 @@ from safetensors.torch import save_file
 
 from ..data.preprocessing import Preprocessing
 from ..data.tasks import Task
+from ..errors import ConfigError
 from ..files import replacing
 from ..networks.models import FCN, ModelConfig, build_model
+from .hub import downloaded, is_address
 from .tensors import check_tensors, read_safetensors
 
 FORMAT = "fcn-weights-1"
 # All of the header is under one key: safetensors writes several in random order, and equal networks give equal files.
 METADATA_KEY = "fcn"
+BEST_FILE = "best.safetensors"
+"""The weights of a run, or of one of its stages, in its folder."""
 
 
 @dataclass
@@ -73,12 +77,29 @@ def save_weights(
             raise OSError(str(error)) from None
 
 
-def load_weights(path: str | os.PathLike[str]) -> Weights:
-    """Reads a file of ``save_weights``; the model is on the CPU and in evaluation mode.
+def weights_file(path: str | os.PathLike[str]) -> Path:
+    """``path``, the weights of the run whose folder it is, or of an address on the Hub the copy of them here.
 
+    Raises ``ConfigError`` for a run without an end."""
+    if is_address(path):
+        return downloaded(str(path))
+    path = Path(path)
+    if not path.is_dir() or (path / BEST_FILE).is_file():
+        return path / BEST_FILE if path.is_dir() else path
+    stages = sorted(path.glob(f"*/{BEST_FILE}"), key=os.path.getmtime)
+    if stages:
+        raise ConfigError(f"{path}: this run has not come to its end; its best weights so far: {stages[-1]}")
+    raise ConfigError(f"{path}: a folder, and no run's: it has no {BEST_FILE}; a file of weights is wanted")
+
+
+def load_weights(path: str | os.PathLike[str]) -> Weights:
+    """Reads a file of ``save_weights``, or that of a run (``weights_file``); the model is on the CPU and in evaluation
+    mode.
+
+    ``path`` may be ``hf://user/model`` or ``hf://user/model@revision``: what ``fcn push`` put on the Hugging Face Hub.
     Raises ``FileNotFoundError``, or ``ValueError`` naming the file and what is wrong with it. Nothing is unpickled.
     """
-    path = Path(path)
+    path = weights_file(path)
     metadata, tensors = read_safetensors(path)
     if METADATA_KEY not in metadata:
         raise ValueError(f"{path}: not a weight file of this program: it has no {METADATA_KEY!r} in its header")

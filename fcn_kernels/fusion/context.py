@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from .interpolate import interpolate
 
@@ -16,9 +16,14 @@ class _Mode(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is F.interpolate and not torch.compiler.is_compiling():
+        if func is F.interpolate and not torch.compiler.is_compiling() and not _within_another():
             func = interpolate
         return func(*args, **(kwargs or {}))
+
+
+def _within_another() -> bool:
+    """Whether contexts are nested and this is not the outermost, which is the one that answers."""
+    return any(isinstance(mode, _Mode) for mode in _get_current_function_mode_stack())
 
 
 class Context(ContextDecorator):

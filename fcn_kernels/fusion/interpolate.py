@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -13,12 +12,10 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from ..backend import DTYPES, choose
-from ..grid import BilinearGrid, CoordMap
+from ..grid import BilinearGrid, scaled_size
+from ..layout import suggested_format
 from . import report
-from .lazy import Scores, Unanswered, lazy, materialise
-
-# A scale factor is a float. It is taken for a fraction whose denominator is not larger; all that people write are.
-_LARGEST_DENOMINATOR = 1000
+from .lazy import Scores, Unanswered, derived, is_lazy, make, outline, scores_of, upsampled
 
 
 def interpolate(
@@ -31,25 +28,37 @@ def interpolate(
     antialias: bool = False,
 ) -> Tensor:
     """``F.interpolate``: a lazy tensor where the operators can answer for it, else what PyTorch makes."""
-    input = materialise(input)
     options = (size, scale_factor, mode, align_corners, recompute_scale_factor, antialias)
     try:
         grid = _grid(input, *options)
+        if is_lazy(input):
+            return _again(input, grid, options)
+        _check_source(input, grid)
     except Unanswered as reason:
-        report.count_left(str(reason))
+        if is_lazy(input):
+            input = make(input, f"interpolate ({reason})")
+        else:
+            report.count_left(str(reason))
         return F.interpolate(input, *options)
     # Inference tensors do not tell whether they were changed since.
     coarse = input.clone() if input.is_inference() else input
     coarse = coarse.to(autocast_dtype(F.interpolate, input, (1, 1), None, "bilinear"))
     coarse = coarse if torch.is_grad_enabled() else coarse.detach()
-    channels_last = coarse.is_contiguous(memory_format=torch.channels_last) and not coarse.is_contiguous()
     like = torch.empty(
         (*coarse.shape[:2], *grid.size),
         dtype=coarse.dtype,
         device="meta",
-        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+        memory_format=suggested_format(coarse),
     )
-    return lazy(coarse, lambda: F.interpolate(coarse, *options), like, coarse.device, Scores(coarse, grid))
+    return upsampled(Scores(coarse, grid), lambda: F.interpolate(coarse, *options), like)
+
+
+def _again(input: Tensor, grid: BilinearGrid, options: tuple[Any, ...]) -> Tensor:
+    """Of upsampled scores: what they are, if their size stays."""
+    if not grid.is_identity or grid.size != tuple(input.shape[2:]):
+        raise Unanswered("of upsampled scores, to another size")
+    like = torch.empty_like(outline(input), memory_format=suggested_format(input))
+    return derived(input, lambda x: F.interpolate(x, *options), like, scores_of(input))
 
 
 def autocast_dtype(function: Callable[..., Tensor], x: Tensor, *arguments: Any) -> torch.dtype:
@@ -76,46 +85,49 @@ def _grid(
     recompute_scale_factor: bool | None,
     antialias: bool,
 ) -> BilinearGrid:
-    """Where output pixels sample ``x``; raises ``Unanswered`` if this is no bilinear upsampling for the operators."""
+    """Where output pixels sample ``x``; raises ``Unanswered`` if this is not bilinear."""
     if mode != "bilinear" or antialias:
         raise Unanswered(f"mode={mode!r}{' with antialias' if antialias else ''}")
-    if type(x) not in (Tensor, nn.Parameter) or x.layout != torch.strided:
-        raise Unanswered(f"a {type(x).__name__} of layout {x.layout}")
-    if x.dim() != 4 or 0 in x.shape or x.dtype not in DTYPES:
-        raise Unanswered(f"a tensor {list(x.shape)} of {x.dtype}")
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0 or torch._C._get_tracing_state():
         raise Unanswered("a transform of torch.func, forward-mode derivatives or tracing")
+    if not isinstance(x, Tensor) or x.dim() != 4 or 0 in x.shape or x.dtype not in DTYPES:
+        raise Unanswered(f"a tensor {list(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else "no tensor")
+    input_size = (x.shape[2], x.shape[3])
+    if scale_factor is not None:
+        scale_factor = _pair(scale_factor)
+    elif size is not None:
+        size = _pair(size)
+    if recompute_scale_factor and size is None and scale_factor is not None:
+        size, scale_factor = scaled_size(input_size, scale_factor), None
+    try:
+        grid = BilinearGrid.interpolate(input_size, size, bool(align_corners), scale_factor=scale_factor)
+    except (TypeError, ValueError) as error:
+        raise Unanswered(str(error).removeprefix("BilinearGrid.interpolate: ")) from None
+    if 0 in grid.size:
+        raise Unanswered(f"{input_size} to {grid.size}")
+    return grid
+
+
+def _check_source(x: Tensor, grid: BilinearGrid) -> None:
+    """Raises ``Unanswered`` unless the operators can be given ``x``, and have something to gain."""
+    if type(x) not in (Tensor, nn.Parameter) or x.layout != torch.strided:
+        raise Unanswered(f"a {type(x).__name__} of layout {x.layout}")
+    if grid.size[0] * grid.size[1] <= x.shape[2] * x.shape[3]:
+        raise Unanswered(f"{tuple(x.shape[2:])} to {grid.size} is no upsampling")
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    if hooks is not None and getattr(hooks[0], "__module__", "") == "torch.utils.checkpoint":
+        # It is run again in backward, by then perhaps without fuse, and must save the same tensors.
+        raise Unanswered("inside a checkpoint")
     try:
         backend = choose("fuse", None, x)
     except ValueError as error:
         raise Unanswered(str(error)) from None
     if backend == "reference":
         raise Unanswered(f"no compiled operators for {x.dtype} on {x.device.type}")
-    input_size = (x.shape[2], x.shape[3])
-    scales = None
-    if size is not None and scale_factor is None:
-        output_size = _pair(size, int)
-    elif scale_factor is not None and size is None:
-        scales = _pair(scale_factor, float)
-        output_size = (int(input_size[0] * scales[0]), int(input_size[1] * scales[1]))
-    else:
-        raise Unanswered("size or scale_factor must be given, and not both")
-    if output_size[0] < 1 or output_size[1] < 1 or output_size[0] * output_size[1] <= x.shape[2] * x.shape[3]:
-        raise Unanswered(f"{input_size} to {output_size} is no upsampling")
-    if scales is None or align_corners or recompute_scale_factor:
-        return BilinearGrid.interpolate(input_size, output_size, bool(align_corners))
-    return BilinearGrid.from_maps(output_size, _axis(scales[0]), _axis(scales[1]), "clamp")
 
 
-def _pair(value: Any, kind: type) -> tuple[Any, Any]:
+def _pair(value: Any) -> tuple[Any, Any]:
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2 or not all(isinstance(number, (int, kind)) for number in pair):
+    if len(pair) != 2 or not all(isinstance(number, (int, float)) for number in pair):
         raise Unanswered(f"a size or scale_factor of {value}")
     return pair[0], pair[1]
-
-
-def _axis(scale: float) -> CoordMap:
-    fraction = Fraction(scale).limit_denominator(_LARGEST_DENOMINATOR)
-    if abs(fraction / Fraction(scale) - 1) > 1e-12:
-        raise Unanswered(f"scale_factor {scale} is no fraction with a denominator up to {_LARGEST_DENOMINATOR}")
-    return CoordMap(1 / fraction, (1 / fraction - 1) / 2)

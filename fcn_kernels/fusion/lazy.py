@@ -39,7 +39,7 @@ class Scores:
 
     coarse: Tensor
     grid: BilinearGrid
-    softmax: bool = False  # the tensor is the softmax of the upsampled scores over their classes
+    function: str = ""  # softmax or log_softmax, where the tensor is that of the upsampled scores over their classes
     batched: bool = True  # the tensor is [N, C, H, W]; else N is 1 and it is [C, H, W]
 
 
@@ -54,9 +54,11 @@ class Pending:
         source: Tensor,
         recipe: Callable[[], Tensor],
         scores: Scores | None,
-        base: tuple[Tensor, Callable[[Tensor], Tensor]] | None,
+        base: tuple[Tensor, Callable[[Tensor], Tensor]] | None = None,
+        differentiable: bool = True,
     ) -> None:
-        self.grad, self.inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        self.grad = differentiable and torch.is_grad_enabled()
+        self.inference = torch.is_inference_mode_enabled()
         if scores is not None and not self.grad:
             scores = replace(scores, coarse=scores.coarse.detach())
         self.source, self.recipe, self.scores, self.base = source, recipe, scores, base
@@ -103,7 +105,7 @@ class LazyTensor(Tensor):
             except Unanswered as reason:
                 why = str(reason)
         asked = f"{_name(func)} ({why})"
-        args, kwargs = pytree.tree_map_only(LazyTensor, lambda x: make(x, asked), (args, kwargs))
+        args, kwargs = tuple(_made(x, asked) for x in args), {name: _made(x, asked) for name, x in kwargs.items()}
         return func(*args, **kwargs)
 
     @classmethod
@@ -118,6 +120,12 @@ class LazyTensor(Tensor):
             raise RuntimeError(f"fuse: {func} would change a tensor that is not made yet; clone() it before")
         values = pytree.tree_map_only(LazyTensor, _value, (args, kwargs or {}))
         return func(*values[0], **values[1])
+
+
+def _made(argument: Any, asked: str) -> Any:
+    if isinstance(argument, (tuple, list, dict)):
+        return pytree.tree_map_only(LazyTensor, lambda x: make(x, asked), argument)
+    return make(argument, asked) if isinstance(argument, LazyTensor) else argument
 
 
 def _value(x: LazyTensor) -> Tensor:
@@ -136,21 +144,27 @@ def _name(func: Any) -> str:
 
 def is_lazy(x: object) -> bool:
     """Whether ``x`` is a lazy tensor that has not been made."""
-    return type(x) is LazyTensor and x._pending.full is None
+    pending = _pending(x)
+    return pending is not None and pending.full is None
+
+
+def _pending(x: object) -> Pending | None:
+    # Another thread may make x at any time, and what has become a plain tensor has no such attribute.
+    return getattr(x, "_pending", None) if type(x) is LazyTensor else None
 
 
 def pending_of(x: Tensor) -> Pending:
-    assert isinstance(x, LazyTensor)
-    return x._pending
+    pending = _pending(x)
+    if pending is None or pending.full is not None:
+        raise Unanswered("it was made before")
+    return pending
 
 
 def scores_of(x: object) -> Scores:
     """What operators can be given for ``x``; raises ``Unanswered`` where there is no such thing."""
-    if type(x) is not LazyTensor:
-        raise Unanswered("another argument is the lazy tensor")
-    pending = x._pending
-    if pending.full is not None:
-        raise Unanswered("it was made before")
+    if not isinstance(x, Tensor) or not is_lazy(x):
+        raise Unanswered("another argument is the lazy tensor, or it was made before")
+    pending = pending_of(x)
     if pending.base is not None:
         if not is_lazy(pending.base[0]):
             raise Unanswered("what it is a view of was made before")
@@ -161,18 +175,28 @@ def scores_of(x: object) -> Scores:
     return pending.scores
 
 
-def lazy(
-    source: Tensor,
-    recipe: Callable[[], Tensor],
-    like: Tensor,
-    device: torch.device,
-    scores: Scores | None = None,
-    base: tuple[Tensor, Callable[[Tensor], Tensor]] | None = None,
+def outline(x: Tensor) -> Tensor:
+    """``x`` without values: what PyTorch makes of it has the shape, strides and dtype of what it makes of ``x``."""
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
+
+
+def upsampled(scores: Scores, recipe: Callable[[], Tensor], like: Tensor) -> Tensor:
+    """The lazy tensor of ``scores``, which ``recipe`` makes. It has the shape, strides and dtype of ``like``."""
+    return _lazy(Pending(scores.coarse, recipe, scores), like, scores.coarse.device)
+
+
+def derived(
+    x: Tensor, function: Callable[[Tensor], Tensor], like: Tensor, scores: Scores | None = None, *, view: bool = False
 ) -> Tensor:
-    """A lazy tensor with the shape, strides and dtype of ``like``, which is on the meta device; see ``Pending``."""
-    pending = Pending(source, recipe, scores, base)
-    if pending.grad and source.requires_grad:
-        return _Connected.apply(source, pending, like, device)  # type: ignore[no-any-return]
+    """The lazy tensor ``function(x)`` of a lazy ``x``; ``scores`` if operators can answer for it. See ``upsampled``."""
+    of = pending_of(x)
+    pending = Pending(of.source, lambda: function(of.recipe()), scores, (x, function) if view else None, of.grad)
+    return _lazy(pending, like, x.device if scores is None else scores.coarse.device)
+
+
+def _lazy(pending: Pending, like: Tensor, device: torch.device) -> Tensor:
+    if pending.grad and pending.source.requires_grad:
+        return _Connected.apply(pending.source, pending, like, device)  # type: ignore[no-any-return]
     return _wrap(pending, like, device)
 
 
@@ -211,9 +235,9 @@ _making = threading.RLock()
 def materialise(x: Tensor) -> Tensor:
     """The full tensor. ``x`` itself becomes it, unless something else holds on to what ``x`` was."""
     with _making:
-        if type(x) is not LazyTensor:
+        pending = _pending(x)
+        if pending is None:
             return x
-        pending = x._pending
         if pending.full is not None:
             return pending.full
         full = pending.make()

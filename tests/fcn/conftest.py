@@ -12,6 +12,7 @@ from PIL import Image
 
 from fcn.networks.backbones import BACKBONES
 from fcn.recipes.config import Recipe, load_recipe
+from fcn.training.run import train
 from tests.fcn.networks import narrowed
 
 CLASSES = ["ground", "square", "disk"]
@@ -60,6 +61,20 @@ optimizer: {{name: adamw, weight_decay: 0.01, schedule: poly}}
 stages: {{stride: [32, 16], epochs: [2, 2], lr: [0.003, 0.003]}}
 trainer: {{run_dir: {run_dir}, seed: 3}}
 """
+
+
+ONE_STAGE = ["--stages.stride=[32]", "--stages.epochs=[2]", "--stages.lr=[0.003]", "--optimizer.schedule=constant"]
+
+
+@pytest.fixture(scope="session")
+def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one stage, two epochs: to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    path = folder / "recipe.yaml"
+    path.write_text(RECIPE.format(root=shapes, run_dir=folder / "run"))
+    torch.set_num_threads(1)
+    train(load_recipe(path, ONE_STAGE))
+    return folder / "run"
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def test_errors_are_one_line_with_code_2(
     Image.new("RGB", (4, 4)).save(same / "x.jpg")
     cases = {
         ("train", str(tmp_path / "none.yaml")): "none.yaml: recipe not found",
-        ("train",): "give a recipe",
+        ("train",): "give a folder of data or a recipe",
         ("train", "--resume", str(tmp_path / "empty")): "not a run folder",
         ("train", str(recipe_file), "--data.root", str(tmp_path / "gone")): "gone is not a folder",
         ("train", "--data.root", str(tmp_path / "gone"), str(recipe_file)): "gone is not a folder",

@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import ONE_STAGE
 
 from fcn.cli import main
 from fcn.errors import ConfigError
 from fcn.recipes.config import Recipe, load_recipe, save_recipe
 from fcn.training.run import AT_RESUME, resume, train
-
-ONE_STAGE = ["--stages.stride=[32]", "--stages.epochs=[2]", "--stages.lr=[0.003]", "--optimizer.schedule=constant"]
 
 
 def epochs_of(stage: Path) -> list[int]:
@@ -27,19 +26,6 @@ def epochs_of(stage: Path) -> list[int]:
 def checkpoint_of(run: Path) -> dict[str, Any]:
     checkpoint: dict[str, Any] = torch.load(run / "fcn32s/last.ckpt", weights_only=True)
     return checkpoint
-
-
-@pytest.fixture(scope="module")
-def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one stage, two epochs."""
-    from conftest import RECIPE
-
-    folder = tmp_path_factory.mktemp("finished")
-    path = folder / "recipe.yaml"
-    path.write_text(RECIPE.format(root=shapes, run_dir=folder / "run"))
-    torch.set_num_threads(1)
-    train(load_recipe(path, ONE_STAGE))
-    return folder / "run"
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from scipy.io import loadmat, savemat
 
 from fcn.cli import main
 from fcn.data import ArrayDataset, Augmentation, TaskDataset, read_labels, siftflow_tasks, training_loader
-from fcn.data.preprocessing import IMAGENET
+from fcn.data.preprocessing import IMAGENET, Preprocessing
 from fcn.data.siftflow import GEOMETRIC_CLASSES, SCENES, SEMANTIC_CLASSES
 from fcn.errors import ConfigError, DataError, Interrupted
 from fcn.inference.predictor import Predictor
@@ -31,7 +31,7 @@ from fcn.training.run import resume, train
 from fcn.training.task import SegmentationTask
 from fcn.weights import Weights, load_weights
 
-RECIPE = Path(__file__).parents[2] / "recipes/siftflow_fcn8s_vgg16.yaml"
+RECIPE = Path(__file__).parents[2] / "fcn/recipes/library/siftflow_fcn8s_vgg16.yaml"
 LABELS = {"semantic": "SemanticLabels", "geometric": "GeoLabels"}
 CLASSES = {"semantic": SEMANTIC_CLASSES, "geometric": GEOMETRIC_CLASSES}
 SKY, ROAD, BUILDING = (SEMANTIC_CLASSES.index(name) for name in ("sky", "road", "building"))
@@ -157,14 +157,13 @@ def test_random_views_move_all_label_maps_with_the_image() -> None:
     }
     view = Augmentation(mirror=True, jitter=3, crop=(16, 24))
     for seed in range(8):
-        loader = training_loader(
-            TaskDataset(tasks), lambda x: torch.from_numpy(x.transpose(2, 0, 1).copy()), view, batch_size=1, seed=seed
-        )
+        values = Preprocessing((0.0,) * 3, (1.0,) * 3, scale=1.0)
+        loader = training_loader(TaskDataset(tasks), values, view, batch_size=1, seed=seed)
         ((group,),) = loader
         pixels, target = group["image"][0], group["target"][0]
         assert target.shape == (2, 16, 24)
         assert torch.equal(target[0] == 255, target[1] == 255)
-        assert torch.equal(pixels[:2][target != 255], target[target != 255])
+        assert torch.equal(pixels[:2][target != 255], target[target != 255].float())
 
 
 # --- Training. ---

@@ -350,7 +350,7 @@ def test_wrong_recipes_are_explained(recipe_file: Path, tmp_path: Path) -> None:
 
 
 def test_every_shipped_recipe_loads() -> None:
-    files = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+    files = sorted((Path(__file__).parents[2] / "fcn/recipes/library").glob("*.yaml"))
     assert len(files) >= 3
     for path in (*files, DEMO_RECIPE):
         recipe = load_recipe(path)

@@ -15,7 +15,7 @@ from fcn.training.task import SegmentationTask
 from fcn.weights import load_pretrained_backbone
 from tests.fcn.networks import published_state, random_model
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[2] / "fcn/recipes/library"
 
 
 @pytest.mark.usefixtures("narrow_backbones")

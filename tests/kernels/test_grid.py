@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fcn_kernels import BilinearGrid, CoordMap
@@ -29,6 +29,41 @@ def test_interpolate_is_torch_interpolate(n: tuple[int, int], m: tuple[int, int]
     want = F.interpolate(x, m, mode="bilinear", align_corners=align_corners)
     got = upsample(x, BilinearGrid.interpolate(n, m, align_corners))
     torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+
+
+@given(sizes, st.tuples(st.integers(1, 60), st.integers(1, 60)), st.integers(1, 16), st.booleans())
+def test_interpolate_by_a_scale_factor(
+    n: tuple[int, int], numerators: tuple[int, int], denominator: int, align_corners: bool
+) -> None:
+    """Sizes and samples are PyTorch's, whatever a float makes of the fraction."""
+    scales = (numerators[0] / denominator, numerators[1] / denominator)
+    size = tuple(int(pixels * scale) for pixels, scale in zip(n, scales, strict=True))
+    assume(0 not in size)
+    x = torch.randn(2, 3, *n, dtype=torch.float64)
+    want = F.interpolate(x, scale_factor=scales, mode="bilinear", align_corners=align_corners)
+    grid = BilinearGrid.interpolate(n, None, align_corners, scale_factor=scales)
+    assert grid.size == want.shape[2:]
+    torch.testing.assert_close(upsample(x, grid), want, rtol=0, atol=1e-12)
+    if not align_corners:
+        assert grid.scale == (Fraction(denominator, numerators[0]), Fraction(denominator, numerators[1]))
+
+
+def test_sizes_of_scale_factors_are_rounded_as_floats_are() -> None:
+    """In floats 100 * 1.15 is less than 115."""
+    grid = BilinearGrid.interpolate((100, 100), scale_factor=(1.15, 1.25))
+    assert grid.size == (114, 125) == F.interpolate(torch.zeros(1, 1, 100, 100), scale_factor=(1.15, 1.25)).shape[2:]
+    assert grid.scale == (Fraction(20, 23), Fraction(4, 5))
+
+
+@given(sizes, st.integers(1, 9), st.tuples(st.integers(0, 12), st.integers(0, 12)))
+def test_crop_as_a_pair(n: tuple[int, int], stride: int, crop: tuple[int, int]) -> None:
+    kernel = 2 * stride - stride % 2
+    x = torch.randn(1, 2, *n, dtype=torch.float64)
+    full = F.conv_transpose2d(x, bilinear_filter(kernel).expand(2, 1, -1, -1), stride=stride, groups=2)
+    want = full[:, :, crop[0] :, crop[1] :]
+    got = upsample(x, BilinearGrid.transposed(stride, crop, (want.shape[2], want.shape[3])))
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+    assert BilinearGrid.transposed(stride, 3, (4, 5)) == BilinearGrid.transposed(stride, (3, 3), (4, 5))
 
 
 @given(sizes, st.integers(1, 9), st.booleans(), st.integers(0, 12))

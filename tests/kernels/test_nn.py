@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fcn_kernels as k
@@ -82,8 +83,30 @@ def test_upsample_argmax() -> None:
     assert labels.shape == confidence.shape == (2, 8, 10)
 
 
+def test_scale_factor_and_align_corners() -> None:
+    want = k.upsample_add(X, scale_factor=2, align_corners=True)
+    assert torch.equal(UpsampleAdd(scale_factor=2, align_corners=True)(X), want)
+    plain = {"mode": "bilinear", "scale_factor": 2, "align_corners": True}
+    torch.testing.assert_close(want, F.interpolate(X, **plain))  # type: ignore[arg-type]
+    loss = k.upsample_cross_entropy(X, TARGET, scale_factor=2, align_corners=True)
+    torch.testing.assert_close(loss, F.cross_entropy(F.interpolate(X, **plain), TARGET))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="upsample_add: scale_factor must be positive"):
+        UpsampleAdd(scale_factor=0)(X)
+    labels = k.upsample_argmax(X, scale_factor=(2, 1.5), dtype=torch.int64)
+    assert torch.equal(labels, F.interpolate(X, scale_factor=(2, 1.5), mode="bilinear").argmax(1))  # type: ignore[arg-type]
+    assert torch.equal(UpsampleArgmax(scale_factor=(2, 1.5), dtype=torch.int64)(X), labels)  # type: ignore[arg-type]
+    got = UpsampleCrossEntropyLoss(align_corners=True)(X, TARGET)
+    assert torch.equal(got, k.upsample_cross_entropy(X, TARGET, align_corners=True))
+    assert not torch.equal(got, k.upsample_cross_entropy(X, TARGET))
+    grid = BilinearGrid.transposed(2, 1, (8, 10))  # overrides what the module samples by
+    assert torch.equal(UpsampleAdd(align_corners=True)(X, SKIP, grid=grid), k.upsample_add(X, SKIP, grid=grid))
+
+
 def test_descriptions() -> None:
     assert str(UpsampleAdd((8, 10))) == "UpsampleAdd(size=(8, 10))"
+    assert str(UpsampleAdd(scale_factor=2.5)) == "UpsampleAdd(scale_factor=2.5)"
+    assert "smoothing=0.0, align_corners=True)" in str(UpsampleCrossEntropyLoss(align_corners=True))
+    assert "(size=(8, 10), confidence" in str(UpsampleArgmax((8, 10)))
     assert str(ConvTransposeAdd(3, 4, 2, 1)) == "ConvTransposeAdd(3, kernel_size=4, stride=2, crop=1)"
     assert "dilation=2" in str(DilatedConv2d(3, 4, 3, dilation=2))
     assert "weight=(3,)" in str(CrossEntropyLoss(torch.rand(3)))

@@ -112,6 +112,19 @@ def test_compiles_with_a_grid() -> None:
     assert torch.equal(torch.compile(labels, fullgraph=True, backend="aot_eager")(x), labels(x))
 
 
+def test_compiles_with_a_scale_factor_and_dynamic_sizes() -> None:
+    torch._dynamo.reset()
+
+    def enlarged(x: Tensor) -> tuple[Tensor, ...]:
+        return upsample_add(x, scale_factor=2.3), upsample_add(x, scale_factor=1.5, align_corners=True)
+
+    compiled = torch.compile(enlarged, fullgraph=True, dynamic=True, backend="aot_eager")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for h, w in ((5, 7), (6, 9), (10, 20)):
+            x = torch.randn(2, 3, h, w)
+            assert all(map(torch.equal, compiled(x), enlarged(x)))
+
+
 def test_exports_with_dynamic_sizes() -> None:
     class Head(torch.nn.Module):
         def forward(self, x: Tensor, skip: Tensor) -> Tensor:

@@ -94,6 +94,20 @@ def test_is_interpolate_softmax_and_sums(backend: str, squared: bool) -> None:
     torch.testing.assert_close(*grads, rtol=tolerance * 10, atol=tolerance)
 
 
+def test_samples_as_interpolate_does_with_align_corners() -> None:
+    x, target, grid = (
+        torch.randn(1, 3, 4, 5),
+        torch.zeros(1, 9, 12).long(),
+        BilinearGrid.interpolate((4, 5), (9, 12), True),
+    )
+    named, given_ = upsample_region_sums(x, target, align_corners=True), upsample_region_sums(x, target, grid=grid)
+    assert torch.equal(named.prediction, given_.prediction)
+    with pytest.raises(
+        ValueError, match=r"upsample_region_sums: grid makes \(9, 12\) pixels, and target wants \(8, 12\)"
+    ):
+        upsample_region_sums(x, target[:, 1:], grid=grid)
+
+
 def test_gradcheck(backend: str, path: str) -> None:
     if torch.float64 not in dtypes_of(backend):
         pytest.skip("numerical gradients need float64, which this backend leaves to the reference")

@@ -21,6 +21,8 @@ def upsample_add(
     *,
     grid: BilinearGrid | None = None,
     size: tuple[int, int] | None = None,
+    scale_factor: float | tuple[float, float] | None = None,
+    align_corners: bool = False,
     backend: str | None = None,
 ) -> Tensor:
     """Bilinear upsampling of ``x``, plus ``skip``, in one pass (FCN's fusion of streams; CVPR 2015, section 4.2).
@@ -33,7 +35,8 @@ def upsample_add(
         x: ``[N, C, h, w]``, float32, bfloat16, float16 or float64, contiguous or channels_last.
         skip: ``[N, C, H, W]`` of the same dtype, or None for the upsampling alone.
         grid: where output pixels sample ``x``; ``F.interpolate(align_corners=False)`` to ``skip`` or ``size`` if None.
-        size: ``(H, W)`` where neither ``skip`` nor ``grid`` says it.
+        size: ``(H, W)`` where neither ``skip``, ``grid`` nor ``scale_factor`` says it.
+        scale_factor, align_corners: those of ``F.interpolate``, where ``grid`` is not given.
         backend: ``"reference"``, ``"cpu"``, ... or None for the default (``use_backend``).
 
     Returns ``[N, C, H, W]`` in the dtype of ``x`` (sums in float32), in the layout of ``skip``, else of ``x``.
@@ -44,7 +47,8 @@ def upsample_add(
     if skip is not None:
         check_skip("upsample_add", skip, x, size)
         size = (skip.shape[2], skip.shape[3])
-    grid = output_grid("upsample_add", x, grid, size, "skip" if skip is not None else "size")
+    source = "skip" if skip is not None else "size"
+    grid = output_grid("upsample_add", x, grid, size, source, scale_factor, align_corners)
     backend = choose("upsample_add", backend, x)
     if backend == "reference":
         return upsample_add_reference(x, skip, grid)

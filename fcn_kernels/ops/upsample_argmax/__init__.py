@@ -13,9 +13,11 @@ from .reference import upsample_argmax as upsample_argmax_reference
 
 def upsample_argmax(
     x: Tensor,
+    size: tuple[int, int] | None = None,
     *,
     grid: BilinearGrid | None = None,
-    size: tuple[int, int] | None = None,
+    scale_factor: float | tuple[float, float] | None = None,
+    align_corners: bool = False,
     confidence: bool = False,
     dtype: torch.dtype | None = None,
     backend: str | None = None,
@@ -28,8 +30,9 @@ def upsample_argmax(
 
     Args:
         x: coarse scores ``[N, C, h, w]``, float32, bfloat16, float16 or float64, contiguous or channels_last.
+        size: ``(H, W)`` where neither ``grid`` nor ``scale_factor`` says it.
         grid: where output pixels sample ``x``; ``F.interpolate(align_corners=False)`` to ``size`` if None.
-        size: ``(H, W)`` where ``grid`` is not given.
+        scale_factor, align_corners: those of ``F.interpolate``, where ``grid`` is not given.
         confidence: also return the softmax probability of the winning class.
         dtype: of the labels, ``torch.uint8`` or ``torch.int64``; by default uint8 for C <= 256 and int64 above. uint8
             takes an eighth of the memory, but it indexes as a mask (``palette[labels]``), wraps around
@@ -46,7 +49,7 @@ def upsample_argmax(
     Raises ``ValueError`` or ``TypeError`` naming the argument that is wrong.
     """
     check_scores("upsample_argmax", "x", x)
-    grid = output_grid("upsample_argmax", x, grid, size, "size")
+    grid = output_grid("upsample_argmax", x, grid, size, "size", scale_factor, align_corners)
     dtype = _label_dtype(x.shape[1], dtype)
     backend = choose("upsample_argmax", backend, x)
     if backend == "reference":

@@ -21,6 +21,8 @@ def upsample_cross_entropy(
     weight: Tensor | None = None,
     *,
     grid: BilinearGrid | None = None,
+    scale_factor: float | tuple[float, float] | None = None,
+    align_corners: bool = False,
     pixel_weight: Tensor | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
@@ -37,6 +39,7 @@ def upsample_cross_entropy(
         target: labels ``[N, H, W]``, uint8, int16, int32 or int64.
         weight: ``[C]``, a weight for each class, as in ``F.cross_entropy``.
         grid: where pixels sample ``x``; ``F.interpolate(align_corners=False)`` to the size of ``target`` if None.
+        scale_factor, align_corners: those of ``F.interpolate``, where ``grid`` is not given; ``target`` has the size.
         pixel_weight: ``[N, H, W]``, a weight for each pixel (0 leaves it out): loss sampling (CVPR 2015, section 4.4).
         ignore_index: pixels with this label count nowhere.
         reduction: ``"mean"`` divides by the sum of class weight x pixel weight over counted pixels; ``"sum"``;
@@ -60,7 +63,8 @@ def upsample_cross_entropy(
     backend = choose("upsample_cross_entropy", backend, x)
     call = LossCall(x, target, weight, pixel_weight, ignore_index, reduction, label_smoothing, backend)
     call.check("upsample_cross_entropy")
-    grid = output_grid("upsample_cross_entropy", x, grid, (target.shape[1], target.shape[2]), "target")
+    size = (target.shape[1], target.shape[2])
+    grid = output_grid("upsample_cross_entropy", x, grid, size, "target", scale_factor, align_corners)
     if backend == "reference":
         return upsample_cross_entropy_reference(call, grid)
     ints = grid.as_ints()

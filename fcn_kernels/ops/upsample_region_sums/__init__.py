@@ -28,6 +28,8 @@ def upsample_region_sums(
     target: Tensor,
     *,
     grid: BilinearGrid | None = None,
+    scale_factor: float | tuple[float, float] | None = None,
+    align_corners: bool = False,
     squared: bool = False,
     ignore_index: int = -100,
     backend: str | None = None,
@@ -42,6 +44,7 @@ def upsample_region_sums(
         x: coarse scores ``[N, C, h, w]``, float32, bfloat16, float16 or float64, contiguous or channels_last.
         target: labels ``[N, H, W]``, uint8, int16, int32 or int64.
         grid: where pixels sample ``x``; ``F.interpolate(align_corners=False)`` to the size of ``target`` if None.
+        scale_factor, align_corners: those of ``F.interpolate``, where ``grid`` is not given.
         squared: the second sum is that of ``p * p``.
         ignore_index: pixels with this label count nowhere.
         backend: ``"reference"``, ``"cpu"``, ... or None for the default (``use_backend``).
@@ -57,7 +60,8 @@ def upsample_region_sums(
     backend = choose("upsample_region_sums", backend, x)
     check_labels("upsample_region_sums", target, x)
     check_ignore_index("upsample_region_sums", ignore_index)
-    grid = output_grid("upsample_region_sums", x, grid, (target.shape[1], target.shape[2]), "target")
+    size = (target.shape[1], target.shape[2])
+    grid = output_grid("upsample_region_sums", x, grid, size, "target", scale_factor, align_corners)
     if backend == "reference":
         sums = upsample_region_sums_reference(x, target, grid, ignore_index, squared)
     elif recorded(x):

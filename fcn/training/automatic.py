@@ -1,0 +1,92 @@
+"""``fcn train FOLDER``: a run from a folder of images and masks, without a recipe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from ..data import KINDS, SegmentationDataset, recognize
+from ..data.survey import described, survey
+from ..errors import DataError, MissingSplitError
+from ..recipes.automatic import LONGEST_SIDE, Plan, plan
+from ..recipes.config import DataConfig
+from ..weights.packages import packaged
+from .speed import measured
+
+FEWEST = 8
+"""Images; a split of fewer says nothing about others."""
+
+
+def plan_for(root: Path, minutes: float, run_dir: Path | None, say: Callable[[str], None]) -> Plan:
+    """Look at the data in ``root``, measure this machine, and plan a run of about ``minutes``; ``say`` gets a line for
+    each thing that was understood or chosen. Raises ``DataError`` for data that cannot be trained on."""
+    kind = recognize(root)
+    splits = KINDS[kind].splits
+    data = DataConfig(kind, root=str(root), train_split=splits[0], val_split=splits[1], test_split=splits[-1])
+    if kind != "folder":
+        say(f"{root}: recognized as {kind} data")
+    data, train_set, val_set = _with_splits(data, say)
+    for note in dict.fromkeys((*train_set.notes, *val_set.notes)):
+        say(note)
+    if len(train_set) + len(val_set) < FEWEST:
+        raise DataError(
+            f"{root}: {len(train_set)} images to train on and {len(val_set)} to validate, {FEWEST} are the least"
+        )
+    found = survey(train_set, LONGEST_SIDE)
+    if found.largest > LONGEST_SIDE:
+        data = replace(data, longest_side=LONGEST_SIDE)
+    for line in described(found, train_set.classes):
+        say(line)
+    say(f"{len(val_set)} further images ({data.val_split}) say which weights are best")
+    result = plan(
+        data,
+        found,
+        str(run_dir or numbered(Path("runs") / root.resolve().name)),
+        minutes=minutes,
+        knows_images=_installed("efficientnet_lite0"),
+        workers=min(1, (os.cpu_count() or 1) - 1),
+        measured=partial(measured, train_set=train_set, val_set=val_set),
+    )
+    for reason in result.reasons:
+        say(reason)
+    say(f"about {result.minutes:.1f} minutes, in {result.recipe.trainer.run_dir}")
+    return result
+
+
+def _with_splits(
+    data: DataConfig, say: Callable[[str], None]
+) -> tuple[DataConfig, SegmentationDataset, SegmentationDataset]:
+    """The splits that there are; without one for validation that of the test."""
+    train_set = data.dataset(data.train_split)
+    try:
+        val_set = data.dataset(data.val_split)
+    except MissingSplitError:
+        data = replace(data, val_split=data.test_split)
+        val_set = data.dataset(data.val_split)
+        say("there is no split for validation: test images say which weights are best, so their scores flatter")
+        return data, train_set, val_set
+    try:
+        data.dataset(data.test_split)
+    except MissingSplitError:
+        data = replace(data, test_split=data.val_split)
+    return data, train_set, val_set
+
+
+def numbered(folder: Path) -> Path:
+    """``folder``, or the first of ``folder-2``, ``folder-3`` ... that does not exist."""
+    number, free = 1, folder
+    while free.exists():
+        number += 1
+        free = folder.with_name(f"{folder.name}-{number}")
+    return free
+
+
+def _installed(backbone: str) -> bool:
+    try:
+        packaged(backbone)
+    except FileNotFoundError:
+        return False
+    return True
