@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcn_kernels import BilinearGrid, upsample_add, upsample_region_sums
+from fcn_kernels import BilinearGrid, launch, upsample_add, upsample_region_sums
 from fcn_kernels.backend import CPU_EXTENSION, implementation
 from tests.kernels.conftest import classes_of, emulated, images_of, interpreted, side_of
 from tests.kernels.test_not_finite import GRIDS, excluded
@@ -263,3 +263,14 @@ def test_label_out_of_range(backend: str) -> None:
         for sums in upsample_region_sums(x, target, backend=which):
             assert torch.equal(sums.isnan().all(1), torch.tensor([False, True]))
             assert sums[0].isfinite().all()
+
+
+def test_offsets_of_64_bits(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if backend != "triton":
+        pytest.skip("other backends' offsets always have 64 bits")
+    monkeypatch.setattr(launch, "force_wide", True)
+    x, target, weights = torch.randn(2, 2, 2, 3), torch.randint(0, 2, (2, 5, 7)), torch.randn(2, 2, 2)
+    ours = sums_and_grad(x, x.dtype, backend, target, weights)
+    oracle = sums_and_grad(x, torch.float64, "reference", target, weights)
+    torch.testing.assert_close(ours[0].double(), oracle[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours[1].double(), oracle[1], rtol=1e-4, atol=1e-5)
