@@ -146,6 +146,7 @@ README_ROWS = (
     ("upsample_cross_entropy", "[2, 21, 64, 64] x8, int64", "forward"),
     ("upsample_cross_entropy", "[2, 21, 64, 64] x8, int64", "forward + gradient"),
     ("upsample_cross_entropy", "[1, 150, 64, 64] x8, int64", "forward + gradient"),
+    ("upsample_region_sums", "cross-entropy + Dice, [2, 21, 64, 64]", "forward + gradient"),
     ("upsample_argmax", "[2, 21, 64, 64] x8, random", "forward"),
     ("fcn8s_head", "500 x 500", "forward"),
     ("upsample_add", "[1, 256, 128, 128]", "forward"),

@@ -168,6 +168,28 @@ py::tuple upsample_cross_entropy(const py::object& x, const py::object& target, 
     return py::make_tuple(result.bad_pixel, result.exact_blocks, result.blocks);
 }
 
+py::tuple upsample_region_sums(const py::object& x, const py::object& target, const py::object& sums, const py::object& weights,
+                               const py::object& grad, const py::sequence& g, int64_t ignore_index, bool squared, bool exact,
+                               int threads) {
+    UpsampleRegionSumsArgs args{tensor(x, "x", 4),
+                                tensor(target, "target", 3),
+                                tensor(sums, "sums", 3),
+                                tensor(weights, "weights", 3),
+                                tensor(grad, "grad", 4),
+                                grid(g),
+                                ignore_index,
+                                squared,
+                                exact,
+                                threads};
+    check_upsample_region_sums(args);
+    UpsampleRegionSumsResult result;
+    {
+        const py::gil_scoped_release release;
+        result = active->upsample_region_sums(args);
+    }
+    return py::make_tuple(result.bad_pixel, result.exact_blocks, result.blocks);
+}
+
 int64_t cross_entropy(const py::object& logits, const py::object& target, const py::object& weight,
                       const py::object& pixel_weight, const py::object& grad, const py::object& pixel_loss,
                       const py::object& loss, int64_t ignore_index, bool mean, double label_smoothing, int threads) {
@@ -234,4 +256,5 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     m.def("conv_transpose_add_backward_weight", &conv_transpose_add<&Kernels::conv_transpose_add_backward_weight>);
     m.def("cross_entropy", &cross_entropy);
     m.def("upsample_cross_entropy", &upsample_cross_entropy);
+    m.def("upsample_region_sums", &upsample_region_sums);
 }

@@ -8,6 +8,7 @@
 #include "upsample_add/cuda.h"
 #include "upsample_argmax/cuda.h"
 #include "upsample_cross_entropy/cuda.h"
+#include "upsample_region_sums/cuda.h"
 #if defined(FCN_EMULATE)
 #include "emulator/planted.h"
 #endif
@@ -233,6 +234,28 @@ int64_t upsample_cross_entropy_workspace_(const py::object& x, const py::sequenc
     return upsample_cross_entropy_workspace<float>(args, with_grad, rows_of_a_patch);
 }
 
+void upsample_region_sums_(const py::object& x, const py::object& target, const py::object& sums, const py::object& weights,
+                           const py::object& grad, const py::object& workspace, const py::sequence& g, int64_t ignore_index,
+                           bool squared, int device, uintptr_t stream) {
+    UpsampleRegionSumsArgs args{tensor(x, "x", 4), tensor(target, "target", 3), tensor(sums, "sums", 3), tensor(weights, "weights", 3),
+                                tensor(grad, "grad", 4), grid(g), ignore_index, squared, true, 0};
+    Tensor to_work_with = tensor(workspace, "workspace", 1);
+    check_upsample_region_sums(args);
+    want(args.sums.data || args.grad.data, "sums or grad: missing");
+    want(to_work_with.dtype == DType::float32, "workspace: want float32");
+    want_sizes(to_work_with, "workspace", {upsample_region_sums_workspace<float>(args, args.grad.data)});
+    run("upsample_region_sums", args.x.dtype, device, stream,
+        {{&args.x, "x"}, {&args.target, "target"}, {&args.sums, "sums"}, {&args.weights, "weights"}, {&args.grad, "grad"},
+         {&to_work_with, "workspace"}},
+        [&](auto* number, cudaStream_t s) { upsample_region_sums<Number<decltype(number)>>(args, to_work_with, s); });
+}
+
+int64_t upsample_region_sums_workspace_(const py::object& x, const py::sequence& g, bool with_grad) {
+    UpsampleRegionSumsArgs args{};
+    args.x = tensor(x, "x", 4), args.grid = grid(g);
+    return upsample_region_sums_workspace<float>(args, with_grad);
+}
+
 // The forward and both backward passes take the same tensors; they differ in which of them is written.
 template <class Kernels>
 void conv_transpose_add_(const char* name, ConvTransposeAddArgs args, Tensor* parts, int device, uintptr_t stream, const Kernels& kernels) {
@@ -343,4 +366,6 @@ PYBIND11_MODULE(_CUDA, m, py::mod_gil_not_used()) {
     m.def("upsample_argmax", &upsample_argmax_);
     m.def("upsample_cross_entropy", &upsample_cross_entropy_);
     m.def("upsample_cross_entropy_workspace", &upsample_cross_entropy_workspace_, "How many float32 numbers the workspace has.");
+    m.def("upsample_region_sums", &upsample_region_sums_);
+    m.def("upsample_region_sums_workspace", &upsample_region_sums_workspace_, "How many float32 numbers the workspace has.");
 }

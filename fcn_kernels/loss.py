@@ -16,6 +16,20 @@ TARGET_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
 REDUCTIONS = ("none", "sum", "mean")
 
 
+def check_labels(operator: str, target: Tensor, x: Tensor) -> None:
+    """``target`` holds labels of the images of ``x``; its height and width are for the operator to compare."""
+    check_same(operator, "target", target, "the scores", x, dtype=False)
+    if target.dtype not in TARGET_DTYPES:
+        raise TypeError(f"{operator}: target must be one of {names_of(TARGET_DTYPES)}, got {target.dtype}")
+    if target.dim() != 3 or target.shape[0] != x.shape[0]:
+        raise ValueError(f"{operator}: target must be [N, H, W] with N = {x.shape[0]}, got shape {tuple(target.shape)}")
+
+
+def check_ignore_index(operator: str, ignore_index: int) -> None:
+    if not is_whole(ignore_index):
+        raise TypeError(f"{operator}: ignore_index must be a whole number, got {ignore_index!r}")
+
+
 class LossCall(NamedTuple):
     """A tuple, because dispatcher ops and ``autograd.Function`` take arguments one by one: ``op(*call)`` packs it and
     ``LossCall(*arguments)`` unpacks it. What only one loss has (a grid) goes before.
@@ -71,13 +85,7 @@ class LossCall(NamedTuple):
     def check(self, operator: str) -> None:
         """All but the scores and the backend; ``target``'s height and width are for the operator to compare."""
         x, target = self.scores, self.target
-        check_same(operator, "target", target, "the scores", x, dtype=False)
-        if target.dtype not in TARGET_DTYPES:
-            raise TypeError(f"{operator}: target must be one of {names_of(TARGET_DTYPES)}, got {target.dtype}")
-        if target.dim() != 3 or target.shape[0] != x.shape[0]:
-            raise ValueError(
-                f"{operator}: target must be [N, H, W] with N = {x.shape[0]}, got shape {tuple(target.shape)}"
-            )
+        check_labels(operator, target, x)
         if self.weight is not None:
             check_same(operator, "weight", self.weight, "the scores", x, dtype=False)
             if self.weight.shape != (x.shape[1],):
@@ -93,8 +101,7 @@ class LossCall(NamedTuple):
                     f"got {tuple(self.pixel_weight.shape)}"
                 )
             self._check_weight(operator, "pixel_weight", self.pixel_weight)
-        if not is_whole(self.ignore_index):
-            raise TypeError(f"{operator}: ignore_index must be a whole number, got {self.ignore_index!r}")
+        check_ignore_index(operator, self.ignore_index)
         if self.reduction not in REDUCTIONS:
             raise ValueError(f"{operator}: reduction must be one of {', '.join(REDUCTIONS)}, got {self.reduction!r}")
         if not isinstance(self.label_smoothing, (float, int)):

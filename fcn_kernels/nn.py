@@ -9,12 +9,37 @@ from torch import Tensor, nn
 
 from .filters import bilinear_kernel
 from .grid import BilinearGrid
+from .losses.modules import (
+    UpsampleBCEWithLogitsLoss,
+    UpsampleDiceCELoss,
+    UpsampleDiceLoss,
+    UpsampleFocalLoss,
+    UpsampleSoftCrossEntropyLoss,
+    UpsampleTopKLoss,
+    UpsampleTverskyLoss,
+)
 from .ops.conv_transpose_add import conv_transpose_add
 from .ops.cross_entropy import cross_entropy
 from .ops.dilated_conv2d import dilated_conv2d
 from .ops.upsample_add import upsample_add
 from .ops.upsample_argmax import upsample_argmax
 from .ops.upsample_cross_entropy import upsample_cross_entropy
+
+__all__ = [
+    "ConvTransposeAdd",
+    "CrossEntropyLoss",
+    "DilatedConv2d",
+    "UpsampleAdd",
+    "UpsampleArgmax",
+    "UpsampleBCEWithLogitsLoss",
+    "UpsampleCrossEntropyLoss",
+    "UpsampleDiceCELoss",
+    "UpsampleDiceLoss",
+    "UpsampleFocalLoss",
+    "UpsampleSoftCrossEntropyLoss",
+    "UpsampleTopKLoss",
+    "UpsampleTverskyLoss",
+]
 
 
 class _Sampling:

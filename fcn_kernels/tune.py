@@ -121,8 +121,10 @@ def _call(operator: str, x: Tensor, layout: torch.memory_format) -> tuple[Callab
     elif operator == "upsample_argmax":
         options["size"] = (8 * h, 8 * w)
     else:
-        scale = 8 if operator == "upsample_cross_entropy" else 1
+        scale = 1 if operator == "cross_entropy" else 8
         target = torch.randint(0, c, (n, scale * h, scale * w), device=x.device)
+        if operator == "upsample_region_sums":
+            return lambda: torch.stack(fcn_kernels.upsample_region_sums(x, target, **options)), arguments
         return functools.partial(getattr(fcn_kernels, operator), x, target, **options), arguments
     return functools.partial(getattr(fcn_kernels, operator), *arguments, **options), arguments
 

@@ -54,6 +54,25 @@ struct UpsampleCrossEntropyResult {
     int64_t blocks;
 };
 
+struct UpsampleRegionSumsArgs {
+    Tensor x;        // [N, C, h, w]
+    Tensor target;   // [N, H, W]
+    Tensor sums;     // forward: [3, N, C], contiguous, float32 or float64; data is null in backward
+    Tensor weights;  // backward: [2, N, C], contiguous, likewise: incoming gradients of the first two sums
+    Tensor grad;     // backward: like x, of the dtype of sums
+    Grid grid;
+    int64_t ignore_index;
+    bool squared;
+    bool exact;   // skip the geometric progression: for tests
+    int threads;  // on a CPU
+};
+
+struct UpsampleRegionSumsResult {
+    int64_t bad_pixel;     // first pixel (flat index of [N, H, W]) with a label out of range, or -1
+    int64_t exact_blocks;  // blocks of cells that took the exact path, of
+    int64_t blocks;
+};
+
 struct CrossEntropyArgs {
     Tensor logits;        // [N, C, H, W]
     Tensor target;        // [N, H, W]

@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 
 #include "arguments.h"
 #include "dlpack.h"
@@ -212,6 +213,23 @@ inline void check_upsample_cross_entropy(const UpsampleCrossEntropyArgs& args) {
         want(args.grad.dtype == sums, "grad: want the sums' dtype");
     }
     want_loss_options(args, args.x);
+}
+
+inline void check_upsample_region_sums(const UpsampleRegionSumsArgs& args) {
+    const DType sums = args.x.dtype == DType::float64 ? DType::float64 : DType::float32;
+    const int64_t n = args.x.size[0], c = args.x.size[1];
+    want_sizes(args.target, "target", {n, args.grid.rows.size, args.grid.columns.size});
+    want(bool(args.grad.data) == bool(args.weights.data), "weights and grad: want both or none");
+    for (const auto& [t, name, count] : {std::tuple{&args.sums, "sums", 3}, std::tuple{&args.weights, "weights", 2}}) {
+        if (!t->data) continue;
+        want_sizes(*t, name, {count, n, c});
+        const bool contiguous = (t->stride[2] == 1 || c == 1) && (t->stride[1] == c || n == 1) && t->stride[0] == n * c;
+        want(t->dtype == sums && contiguous, "sums and weights: want contiguous numbers of the sums' dtype");
+    }
+    if (args.grad.data) {
+        want_sizes(args.grad, "grad", {n, c, args.x.size[2], args.x.size[3]});
+        want(args.grad.dtype == sums, "grad: want the sums' dtype");
+    }
 }
 
 inline void check_cross_entropy(const CrossEntropyArgs& args) {

@@ -7,6 +7,7 @@
 #include "../upsample_add/cpu.h"
 #include "../upsample_argmax/cpu.h"
 #include "../upsample_cross_entropy/cpu.h"
+#include "../upsample_region_sums/cpu.h"
 
 #define FCN_STRING(x) #x
 #define FCN_NAME(x) FCN_STRING(x)
@@ -30,6 +31,7 @@ const Kernels FCN_JOIN(kernels_, FCN_ISA) = {
     FCN_ISA::conv_transpose_add_backward_weight,
     FCN_ISA::cross_entropy,
     FCN_ISA::upsample_cross_entropy,
+    FCN_ISA::upsample_region_sums,
 };
 
 }  // namespace fcn

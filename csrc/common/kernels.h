@@ -20,6 +20,7 @@ struct Kernels {
     void (*conv_transpose_add_backward_weight)(const ConvTransposeAddArgs&);
     CrossEntropyResult (*cross_entropy)(const CrossEntropyArgs&);
     UpsampleCrossEntropyResult (*upsample_cross_entropy)(const UpsampleCrossEntropyArgs&);
+    UpsampleRegionSumsResult (*upsample_region_sums)(const UpsampleRegionSumsArgs&);
 };
 
 // One per instruction set, defined in kernels.cpp, which is compiled once for each.

@@ -1,47 +1,14 @@
-// One block: a vector of cells, all classes, up to 8 x 8 pixels a cell. What both paths through it share.
+// A block of the loss: what both paths through it share.
 #pragma once
 
-#include "../common/cells.h"
+#include "../common/block.h"
 
 namespace fcn::FCN_ISA {
 
-constexpr int kMaxPixels = kMaxRun * kMaxRun;
-
 template <class T>
-struct Block {
-    using V = Vec<T>;
-
-    // Scores of the cells' upper corners for class 0, as Packed lays them out; the lower corners lie `below` further on.
-    const T *left, *slope;
-    T *grad_left, *grad_slope;  // the gradient's sums, alike; null when no gradient is wanted
-    int64_t class_stride, below;
-    int classes;
-    bool finite;  // all scores are
-
-    V t_column, t_row;          // where each cell's first pixel lies between its corners
-    V n_column, n_row;          // how many pixels each lane really has
-    T column_step, row_step;    // from pixel to pixel, in cells
-    int columns, rows;          // pixels looped over: the most that any lane has
-
-    const T* coefficient;       // [pixel][lane] weight of log-sum-exp; null: 1 for each pixel that a lane has
-
-    // Scratch.
-    T* pixel;    // [pixel][lane]
-    T* params;   // [class][4][lane]
-    T* exps;     // [class][kMaxRun][lane]: exact path
+struct LossBlock : Block<T> {
+    const T* coefficient;  // [pixel][lane] weight of log-sum-exp; null: 1 for each pixel that a lane has
 };
-
-// Adds a vector of column sums for one class to the corners' gradients.
-template <class T>
-inline void add_to(T* p, Vec<T> v) {
-    store(p, load<T>(p) + v);
-}
-
-// Mask of the lanes that have pixel (row, column).
-template <class T>
-inline auto has_pixel(const Block<T>& b, int row, int column) {
-    return (splat(T(column)) < b.n_column) & (splat(T(row)) < b.n_row);
-}
 
 // The sum of logarithms. In float32 mantissas are multiplied and exponents added, with one logarithm at the end:
 // at most kMaxPixels factors in [1, 2), so the product cannot overflow.
@@ -80,7 +47,7 @@ private:
 // From sums of exponentials (relative to `peak`, per pixel of a row) to log-sum-exp, and to the factor that turns
 // exponentials into gradients: coefficient / sum. Returns the factor.
 template <class T>
-inline Vec<T> normalise(const Block<T>& b, int row, int column, Vec<T> s, LogSum<T>& logs, Vec<T>& weighted) {
+inline Vec<T> normalise(const LossBlock<T>& b, int row, int column, Vec<T> s, LogSum<T>& logs, Vec<T>& weighted) {
     if (b.coefficient) {
         const Vec<T> w = load(b.coefficient + (row * b.columns + column) * kLanes<T>);
         const auto counts = (w != T(0)) & has_pixel(b, row, column);

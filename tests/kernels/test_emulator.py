@@ -104,6 +104,8 @@ def results(operator: str, layout: torch.memory_format) -> list[Tensor]:
     else:
         leaves, options = [x], {"target": target}
     out = function(*leaves, **options, backend="cuda")
+    if operator == "upsample_region_sums":
+        out = torch.stack(out)
     return [out, *torch.autograd.grad(out.square().sum(), leaves)]
 
 

@@ -44,10 +44,13 @@ def problem(
         "upsample_add": ([x, random(2, 24, 64, 80)], {}),
         "upsample_argmax": ([x], {"size": size}),
         "upsample_cross_entropy": ([x], {"target": target}),
+        "upsample_region_sums": ([x], {"target": target}),
     }[operator]
 
     def call() -> list[Tensor]:
         out = function(*inputs, **options, backend=backend)
+        if operator == "upsample_region_sums":
+            out = torch.stack(out)
         if not out.requires_grad:
             return [out]
         return [out.detach(), *torch.autograd.grad(out.float().square().sum(), inputs)]

@@ -19,6 +19,7 @@ from fcn_kernels import (
     upsample_add,
     upsample_argmax,
     upsample_cross_entropy,
+    upsample_region_sums,
 )
 from fcn_kernels.loss import LossCall
 from fcn_kernels.nn import ConvTransposeAdd, DilatedConv2d
@@ -54,13 +55,17 @@ def test_opcheck(backend: str, make: Callable[..., Tensor]) -> None:
         torch.library.opcheck(ops.upsample_cross_entropy.default, (grid, with_grad, *call))
     call = LossCall(x, target, None, None, 255, "none", 0.0, backend)
     torch.library.opcheck(ops.upsample_cross_entropy_pixels.default, (grid, *call))
+    options = (grid, 255, False, backend)
+    torch.library.opcheck(ops.upsample_region_sums.default, (x, target, *options))
+    torch.library.opcheck(ops.upsample_region_sums_backward.default, (x, target, torch.rand(2, n, 3), *options))
 
 
 def head(x: Tensor, skip: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     fused = upsample_add(x, skip)
     labels = upsample_argmax(fused, size=(target.shape[1], target.shape[2]))
     assert isinstance(labels, Tensor)
-    return upsample_cross_entropy(fused, target), labels
+    intersection, prediction, counts = upsample_region_sums(fused, target)
+    return upsample_cross_entropy(fused, target) - (intersection / (prediction + counts)).mean(), labels
 
 
 def test_compiles_whole_with_dynamic_sizes() -> None:
@@ -160,6 +165,7 @@ def derivable(backend: str) -> list[Callable[[Tensor], Tensor]]:
         lambda x: upsample_cross_entropy(x, target, reduction="none", backend=backend),
         lambda x: cross_entropy(x, few, backend=backend),
         lambda x: cross_entropy(x, few, reduction="none", backend=backend),
+        lambda x: torch.stack(upsample_region_sums(x, target, backend=backend)[:2]),
         lambda x: fcn_kernels.dilated_conv2d(x, filters, backend=backend),
     ]
     return calls

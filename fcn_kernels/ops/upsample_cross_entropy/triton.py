@@ -14,7 +14,7 @@ from ...configs import Config, bucket, config
 from ...grid import BORDERS, BilinearGrid
 from ...launch import CompileCase, is_wide, launch, record
 from ...loss import LossCall
-from ...patches import BORDER, cut
+from ...patches import BORDER, Axis, cut
 from .triton_kernels import finish, pack, patches
 
 # True makes every program take the exact path (one exponential per pixel and class): for tests and benchmarks.
@@ -60,22 +60,8 @@ def _launch(
         "SMOOTH": smooth,
         "WIDE": is_wide(x, target, pixel_weight) or rows.wide or columns.wide or max(plane, cells) >= 2**30,
     }
-    packed = x.new_empty(n * (classes + 2) * plane, dtype=torch.float32)
+    packed = pack_scores(NAME, x, weight, plane, pitch, shared)
     key: dict[str, Any] = {
-        "dtype": str(x.dtype).removeprefix("torch."),
-        "size": bucket(packed.numel()),
-        "CHANNELS_LAST": x.stride(1) == 1,
-        "CLASSES": min(32, triton.next_power_of_2(classes)),
-        **shared,
-    }
-    blocks = triton.cdiv(plane, config(NAME, "pack", _pack_heuristic, x.device, **key)["LANES"])
-    arguments: dict[str, Any] = {
-        "x": x, "weight": weight, "packed": packed, "classes": classes, "h": h, "w": w, "blocks": blocks,
-        "plane": plane, "pitch": pitch, **_strides("x", x, "nchw"),
-    }  # fmt: skip
-    launch(NAME, pack, _programs(n * blocks), arguments, key, _pack_heuristic)
-
-    key = {
         "dtype": "float32",
         "size": bucket(n * cells),
         "TARGET": str(target.dtype).removeprefix("torch."),
@@ -102,7 +88,7 @@ def _launch(
         "weight_total": weight.sum() if smooth and weight is not None else None,
         "pixel_weight": pixel_weight, "sums": sums, "partials": partials, "pixel_loss": pixel_loss,
         "classes": classes, "h": h, "w": w, "cells": cells, "blocks": blocks, "plane": plane, "pitch": pitch,
-        **_strides("target", target, "nhw"), **_strides("pixel_weight", pixel_weight, "nhw"),
+        **strides("target", target, "nhw"), **strides("pixel_weight", pixel_weight, "nhw"),
         "ignore_index": call.ignore_index,
         "hard": 1 - call.label_smoothing, "smoothing": call.label_smoothing / classes,
         **rows.arguments("rows"), **columns.arguments("columns"),
@@ -111,21 +97,67 @@ def _launch(
     if reduced is None:
         return
 
-    loss, grad, scale = reduced
+    _finish(NAME, x, sums, (partials, *reduced), rows, columns, shared, call.reduction == "mean", n * blocks)
+
+
+def pack_scores(
+    operator: str, x: Tensor, weight: Tensor | None, plane: int, pitch: int, options: dict[str, bool]
+) -> Tensor:
+    """What ``pack`` writes; ``options``: CLAMP, SMOOTH and WIDE."""
+    n, classes, h, w = x.shape
+    packed = x.new_empty(n * (classes + 2) * plane, dtype=torch.float32)
+    key: dict[str, Any] = {
+        "dtype": str(x.dtype).removeprefix("torch."),
+        "size": bucket(packed.numel()),
+        "CHANNELS_LAST": x.stride(1) == 1,
+        "CLASSES": min(32, triton.next_power_of_2(classes)),
+        **options,
+    }
+    blocks = triton.cdiv(plane, config(operator, "pack", _pack_heuristic, x.device, **key)["LANES"])
+    arguments: dict[str, Any] = {
+        "x": x, "weight": weight, "packed": packed, "classes": classes, "h": h, "w": w, "blocks": blocks,
+        "plane": plane, "pitch": pitch, **strides("x", x, "nchw"),
+    }  # fmt: skip
+    launch(operator, pack, _programs(n * blocks), arguments, key, _pack_heuristic)
+    return packed
+
+
+def finish_gradient(
+    operator: str, x: Tensor, sums: Tensor | None, grad: Tensor, rows: Axis, columns: Axis, clamp: bool, wide: bool
+) -> None:
+    """Writes ``grad`` of ``x`` from the ``sums`` at the corners of cells."""
+    options = {"CLAMP": clamp, "WIDE": wide}
+    _finish(operator, x, sums, (None, None, grad, None), rows, columns, options, False, 0)
+
+
+def _finish(
+    operator: str,
+    x: Tensor,
+    sums: Tensor | None,
+    tensors: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+    rows: Axis,
+    columns: Axis,
+    options: dict[str, bool],
+    mean: bool,
+    count: int,
+) -> None:
+    """``tensors``: the ``count`` partial sums of a loss, the loss, the gradient, and its scale."""
+    n, classes, h, w = x.shape
+    partials, loss, grad, scale = tensors
     key = {
         "dtype": "float32",
         "size": bucket(x.numel()),
         "GRADIENT": grad is not None,
-        "MEAN": call.reduction == "mean",
-        "CLAMP": shared["CLAMP"],
+        "MEAN": mean,
+        "CLAMP": options["CLAMP"],
         "SPARSE_ROWS": rows.sparse,
         "SPARSE_COLUMNS": columns.sparse,
-        "WIDE": shared["WIDE"],
+        "WIDE": options["WIDE"],
     }
     axes = {**rows.arguments("rows"), **columns.arguments("columns")}
     arguments = {
         "sums": sums, "partials": partials, "grad": grad, "loss": loss, "scale": scale, "classes": classes,
-        "h": h, "w": w, "cells": cells, "count": n * blocks, **_strides("grad", grad, "nchw"),
+        "h": h, "w": w, "cells": rows.runs * columns.runs, "count": count, **strides("grad", grad, "nchw"),
         **{name: value for name, value in axes.items() if name in finish.arg_names},
     }  # fmt: skip
 
@@ -134,14 +166,14 @@ def _launch(
             return 1
         return int(n * h * triton.cdiv(classes, chosen["CLASSES"]) * triton.cdiv(w, chosen["LANES"]))
 
-    launch(NAME, finish, programs, arguments, key, _finish_heuristic)
+    launch(operator, finish, programs, arguments, key, _finish_heuristic)
 
 
 def _programs(count: int) -> Callable[[Config], int]:
     return lambda _: count
 
 
-def _strides(name: str, x: Tensor | None, axes: str) -> dict[str, int]:
+def strides(name: str, x: Tensor | None, axes: str) -> dict[str, int]:
     return {f"{name}_{axis}": 0 if x is None else x.stride(i) for i, axis in enumerate(axes)}
 
 

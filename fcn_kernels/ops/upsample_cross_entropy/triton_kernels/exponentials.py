@@ -68,7 +68,7 @@ def geometric_moments(scores, pitch, position, factors, ROWS: tl.constexpr, COLU
 
 
 @triton.jit
-def _row_scores(scores, pitch, position):
+def row_scores(scores, pitch, position):
     """Of one class along a row of pixels: the first pixel's score, and the slope from pixel to pixel."""
     t_row, t_column, column_slope = position[0], position[2], position[3]
     corner, right, below, both = any_corners(scores, pitch)
@@ -77,7 +77,7 @@ def _row_scores(scores, pitch, position):
 
 
 @triton.jit
-def _at(score, slope, k: tl.constexpr):
+def score_at(score, slope, k: tl.constexpr):
     """The score of pixel ``k`` of a row. An infinite slope says nothing of the first."""
     return score if k == 0 else tl.fma(slope, k * 1.0, score)
 
@@ -92,18 +92,18 @@ def exact_sums(scores, plane, classes, pitch, position, LANES: tl.constexpr, COL
         peaks = peaks + (tl.full((LANES,), float("-inf"), tl.float32),)
         sums = sums + (tl.zeros((LANES,), tl.float32),)
     for c in range(0, classes):
-        score, slope = _row_scores(scores, pitch, position)
+        score, slope = row_scores(scores, pitch, position)
         higher = ()
         for k in tl.static_range(COLUMNS):
-            higher = higher + (tl.maximum(peaks[k], _at(score, slope, k)),)
+            higher = higher + (tl.maximum(peaks[k], score_at(score, slope, k)),)
         peaks = higher
         scores += plane
     scores = start
     for c in range(0, classes):
-        score, slope = _row_scores(scores, pitch, position)
+        score, slope = row_scores(scores, pitch, position)
         added = ()
         for k in tl.static_range(COLUMNS):
-            added = added + (sums[k] + tl.exp2(_at(score, slope, k) - peaks[k]),)
+            added = added + (sums[k] + tl.exp2(score_at(score, slope, k) - peaks[k]),)
         sums = added
         scores += plane
     return sums, peaks
@@ -111,8 +111,8 @@ def exact_sums(scores, plane, classes, pitch, position, LANES: tl.constexpr, COL
 
 @triton.jit
 def exact_moments(scores, pitch, position, factors, peaks, COLUMNS: tl.constexpr):
-    score, slope = _row_scores(scores, pitch, position)
+    score, slope = row_scores(scores, pitch, position)
     p = ()
     for k in tl.static_range(COLUMNS):
-        p = p + (times(factors[k], tl.exp2(_at(score, slope, k) - peaks[k])),)
+        p = p + (times(factors[k], tl.exp2(score_at(score, slope, k) - peaks[k])),)
     return moments(p, 1, COLUMNS)

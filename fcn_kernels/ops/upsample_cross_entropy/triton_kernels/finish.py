@@ -17,10 +17,11 @@ def finish(
     GRADIENT: tl.constexpr, MEAN: tl.constexpr, CLAMP: tl.constexpr, SPARSE_ROWS: tl.constexpr,
     SPARSE_COLUMNS: tl.constexpr, WIDE: tl.constexpr, CLASSES: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """``loss`` and, unless None, ``scale`` from partial sums; ``grad``: each coarse pixel gathers from its cells."""
+    """``loss`` and, unless None, ``scale`` from ``partials``, if given; ``grad`` of coarse pixels from their cells."""
     program = tl.program_id(0)
-    if program == 0:
-        _total(partials, loss, scale, count, MEAN)
+    if partials is not None:  # noqa: SIM102 - the compiler's question; the next is the GPU's
+        if program == 0:
+            _total(partials, loss, scale, count, MEAN)
     if GRADIENT:
         column_blocks = tl.cdiv(w, LANES)
         class_blocks = tl.cdiv(classes, CLASSES)

@@ -1,7 +1,7 @@
 // The gradient's way home: from sums at lanes to rows of the coarse grid, and rows that bands share.
 #pragma once
 
-#include "../common/cells.h"
+#include "cells.h"
 
 namespace fcn::FCN_ISA {
 
