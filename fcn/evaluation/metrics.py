@@ -25,10 +25,10 @@ class Metrics:
     mean_accuracy: float
     mean_iu: float
     frequency_weighted_iu: float
-    class_iu: list[float]
-    class_accuracy: list[float]
-    confusion: Tensor
-    trimap_iu: dict[int, float] = field(default_factory=dict)
+    class_iu: list[float] = field(repr=False)
+    class_accuracy: list[float] = field(repr=False)
+    confusion: Tensor = field(repr=False)
+    trimap_iu: dict[int, float] = field(default_factory=dict, repr=False)
     """Mean IU of the pixels near a boundary, by the width of the band in pixels (see ``near_boundary``)."""
 
 

@@ -86,6 +86,9 @@ class Predictor:
         elif precision == "float32" or self.device.type != "cpu" or bfloat16_instructions() is None:
             self._trunk = inference_trunk(self.model, compile=compile)
 
+    def __repr__(self) -> str:
+        return f"Predictor({self.model.config.name}, {self.note}, {self.device})"
+
     @overload
     def __call__(self, image: Given) -> np.ndarray: ...
 

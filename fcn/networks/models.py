@@ -62,6 +62,11 @@ class ModelConfig:
     tasks: tuple[tuple[str, int], ...] = ()
     """Names and numbers of classes of several tasks that share the network; ``classes`` is their sum."""
 
+    @property
+    def name(self) -> str:
+        """For people: ``FCN-8s, vgg16, 21 classes``."""
+        return f"FCN-{self.stride}s, {self.backbone}, {self.classes} classes"
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "modalities", tuple(self.modalities))
         object.__setattr__(self, "tasks", tuple((str(name), int(classes)) for name, classes in self.tasks))

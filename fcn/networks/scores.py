@@ -25,6 +25,9 @@ class Scores:
     grid: BilinearGrid
     """Where pixel ``(y, x)`` of the ``[H, W]`` image samples ``coarse``."""
 
+    def __repr__(self) -> str:
+        return f"Scores({list(self.coarse.shape)} for images of {self.grid.size[0]} x {self.grid.size[1]})"
+
     def at(self, size: tuple[int, int]) -> Scores:
         """Of images that the network saw reduced: where pixel ``(y, x)`` of the ``[H, W]`` original samples ``coarse``.
 

@@ -43,6 +43,9 @@ class Weights:
     preprocessing: Preprocessing
     extra: dict[str, str]
 
+    def __repr__(self) -> str:
+        return f"Weights({self.model.config.name})"
+
     @property
     def tasks(self) -> dict[str, Task]:
         """By name; that of a single one is empty."""

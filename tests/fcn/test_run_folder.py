@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import fcn
 from fcn.cli import main
@@ -93,3 +94,14 @@ def test_networks_by_name() -> None:
     assert fcn.build_model("small", classes=3).config == fcn.ModelConfig("small", classes=3)
     with pytest.raises(TypeError, match="classes belongs into the ModelConfig"):
         fcn.build_model(fcn.ModelConfig("small"), classes=3)
+
+
+def test_representations_are_one_line(run: Path, shapes: Path) -> None:
+    predictor, weights = fcn.Predictor(run, "cpu", precision="float32"), fcn.load_weights(run)
+    assert repr(weights) == "Weights(FCN-32s, small_batchnorm, 3 classes)"
+    assert repr(predictor) == "Predictor(FCN-32s, small_batchnorm, 3 classes, float32, cpu)"
+    scores = weights.model.scores(torch.zeros(1, 3, 64, 96))
+    assert repr(scores) == "Scores([1, 3, 2, 3] for images of 64 x 96)"
+    metrics = repr(fcn.metrics_from_confusion(torch.tensor([[3, 1], [0, 4]])))
+    assert metrics.startswith("Metrics(pixel_accuracy=0.875, mean_accuracy=0.875, mean_iu=0.775")
+    assert "\n" not in metrics
