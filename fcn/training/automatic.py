@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from ..data import KINDS, SegmentationDataset, recognize
+from ..data.folders import OTHER_NAMES, SPLITS
+from ..data.listing import files_in
 from ..data.survey import described, survey
 from ..errors import DataError, MissingSplitError
 from ..recipes.automatic import LONGEST_SIDE, Plan, plan
@@ -28,7 +31,7 @@ def plan_for(root: Path, minutes: float, run_dir: Path | None, say: Callable[[st
     data = DataConfig(kind, root=str(root), train_split=splits[0], val_split=splits[1], test_split=splits[-1])
     if kind != "folder":
         say(f"{root}: recognized as {kind} data")
-    data, train_set, val_set = _with_splits(data, say)
+    data, train_set, val_set = _with_splits(_divided(data, say), say)
     for note in dict.fromkeys((*train_set.notes, *val_set.notes)):
         say(note)
     if len(train_set) + len(val_set) < FEWEST:
@@ -54,6 +57,27 @@ def plan_for(root: Path, minutes: float, run_dir: Path | None, say: Callable[[st
         say(reason)
     say(f"about {result.minutes:.1f} minutes, in {result.recipe.trainer.run_dir}")
     return result
+
+
+def _divided(data: DataConfig, say: Callable[[str], None]) -> DataConfig:
+    """Of images without splits, how they are divided: by chance, or where that would tear series apart, by name."""
+    root = Path(data.root or "")
+    folder = root / data.images
+    if data.kind != "folder" or not folder.is_dir() or _has_splits(root, folder):
+        return data
+    stems = list(files_in(folder))
+    series = {re.sub(r"\d+$", "", stem) for stem in stems}
+    parts = "80 % to train on, 10 % to validate, 10 % kept apart"
+    if 2 * len(series) > len(stems):
+        say(f"no splits: {parts}, by a hash of their names")
+        return replace(data, split_seed=0)
+    say(f"no splits: {parts}, in blocks by name, since names are numbered and neighbors may be alike")
+    return data
+
+
+def _has_splits(root: Path, folder: Path) -> bool:
+    names = (*SPLITS, *(other for others in OTHER_NAMES.values() for other in others))
+    return any((root / f"{name}.txt").exists() or (folder / name).is_dir() for name in names)
 
 
 def _with_splits(

@@ -184,6 +184,28 @@ def test_without_a_split_for_validation_the_test_serves(
     assert any("their scores flatter" in line for line in lines)
 
 
+@pytest.mark.parametrize("numbered_names", [True, False])
+def test_images_without_splits_are_divided(
+    numbered_names: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(automatic, "measured", lambda *_, **__: Cost(1.0, 0.0))
+    random = np.random.default_rng(0)
+    for index in range(20):
+        stem = f"clip_{index:04}" if numbered_names else f"{random.integers(1 << 40):x}x"
+        for name in ("images", "masks"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(random.integers(0, 2, (40, 40), dtype=np.uint8)).save(tmp_path / name / f"{stem}.png")
+    lines: list[str] = []
+    made = automatic.plan_for(tmp_path, 1.0, tmp_path / "run", lines.append)
+    assert made.recipe.data.split_seed == (None if numbered_names else 0)
+    assert any(("in blocks by name" if numbered_names else "by a hash of their names") in line for line in lines)
+    splits = [made.recipe.data.dataset(split) for split in ("train", "val", "test")]
+    names = [[sample["name"] for sample in split] for split in splits]  # type: ignore[attr-defined]
+    assert list(map(len, names)) == [16, 2, 2]
+    order = [name for split in names for name in split]
+    assert (order == sorted(order)) == numbered_names  # blocks, or not
+
+
 def test_collapse_is_named() -> None:
     def metrics(*rows: list[int]) -> Any:
         return metrics_from_confusion(torch.tensor(rows))
