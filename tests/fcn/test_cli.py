@@ -147,7 +147,7 @@ def test_ctrl_c_prints_how_to_resume(recipe_file: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, cwd=tmp_path)
     assert process.stderr is not None
     seen = b""
-    while b"loss=" not in seen:  # training has begun
+    while b": loss " not in seen:  # training has begun
         chunk = os.read(process.stderr.fileno(), 4096)
         assert chunk, seen
         seen += chunk
