@@ -44,8 +44,9 @@ class Residual(nn.Module):
 class Small(nn.Module):
     """A classifier: its pooling rounds down, its average over the map and its scores are not for a trunk.
 
-    Channels are multiples of 8: of others, the gradient of a 1x1 filter with a stride is written past its end by PyTorch
-    2.13 on CPUs with AVX2 alone."""
+    Channels are multiples of 8: of others, the gradient of a 1x1 filter with a stride is written past its end by
+    PyTorch 2.13 on CPUs with AVX2 alone.
+    """
 
     def __init__(self, stages: int = 3) -> None:
         super().__init__()
@@ -100,7 +101,7 @@ def test_taps_and_positions_follow_from_the_layers(register: Callable[..., None]
     assert rows["stem"].receptive_field == 7
     # The ends of stages, not the branches of the blocks that follow.
     assert model.backbone.taps == ("stages_2_relu_1", "stages_1_relu_1", "stages_0_relu_1", "pool")
-    assert rows["stages_0_conv1"].parameters == 3 * 3 * 4 * 6 + 2 * 6  # its normalization counts too
+    assert rows["stages_0_conv1"].parameters == 3 * 3 * 8 * 16 + 2 * 16  # its normalization counts too
 
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 64), (47, 90), (256, 100)])
