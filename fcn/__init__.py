@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .networks.models import FCN, ModelConfig, build_model, late_fusion
     from .networks.rarefaction import rarefy, shift_and_stitch
     from .networks.scores import Scores
+    from .notebook import evaluate, train
     from .weights import Weights, convert, load_weights, save_weights
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "build_model",
     "convert",
     "convolutionalize",
+    "evaluate",
     "late_fusion",
     "load_weights",
     "metrics_from_confusion",
@@ -39,6 +41,7 @@ __all__ = [
     "register_trunk",
     "save_weights",
     "shift_and_stitch",
+    "train",
     "write_onnx",
     "write_program",
 ]
@@ -56,6 +59,7 @@ _HOMES = {
     ".networks.models": ("FCN", "ModelConfig", "build_model", "late_fusion"),
     ".networks.rarefaction": ("rarefy", "shift_and_stitch"),
     ".networks.scores": ("Scores",),
+    ".notebook": ("evaluate", "train"),
     ".weights": ("Weights", "convert", "load_weights", "save_weights"),
 }
 

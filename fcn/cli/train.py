@@ -7,14 +7,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ..recipes.presets import PRESETS
-
-if TYPE_CHECKING:
-    from ..recipes.config import Recipe
 
 OVERRIDES = True
 
@@ -53,6 +48,7 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
     from pytorch_lightning.utilities import rank_zero_only
 
     from ..recipes.config import load_recipe
+    from ..training.automatic import recipe_for
     from ..training.run import resume, train
     from ..training.stage import LAST_FILE
 
@@ -60,9 +56,10 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.resume:
         run_dir = options.resume
     else:
-        recipe = (
-            _planned(options, overrides, say) if on_data else load_recipe(options.recipe, overrides, options.preset)
-        )
+        if on_data and options.preset:
+            raise ConfigError("--preset is for recipes; on a folder of data the solver is chosen")
+        planned = recipe_for(Path(options.recipe), options.minutes or 10.0, overrides, say) if on_data else None
+        recipe = planned or load_recipe(options.recipe, overrides, options.preset)
         run_dir = recipe.trainer.run_dir
     try:
         weights = resume(run_dir, overrides) if options.resume else train(recipe, draw=True)
@@ -74,26 +71,6 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
         raise
     rank_zero_only(_show_end)(weights)
     return 0
-
-
-def _planned(options: argparse.Namespace, overrides: list[str], say: Callable[..., Any]) -> Recipe:
-    """The recipe that fits the data, written to the run's folder; ``overrides`` have the last word."""
-    from ..errors import ConfigError
-    from ..recipes.config import RECIPE_FILE, load_recipe, save_recipe, value_of
-    from ..training.automatic import plan_for
-
-    root = Path(options.recipe)
-    if (root / RECIPE_FILE).is_file():
-        raise ConfigError(f"{root}: a run's folder; to go on with it: fcn train --resume {root}")
-    if options.preset:
-        raise ConfigError("--preset is for recipes; on a folder of data the solver is chosen")
-    given = value_of("trainer.run_dir", overrides)
-    plan = plan_for(root, options.minutes or 10.0, Path(given) if given else None, say)
-    run_dir = Path(plan.recipe.trainer.run_dir).expanduser()
-    if (run_dir / RECIPE_FILE).exists():
-        raise ConfigError(f"trainer.run_dir: {run_dir} already holds a run; give another folder")
-    save_recipe(plan.recipe, run_dir / RECIPE_FILE)
-    return load_recipe(run_dir / RECIPE_FILE, overrides)
 
 
 def _show_end(weights: Path) -> None:

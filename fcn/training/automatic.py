@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,14 +13,29 @@ from ..data import KINDS, SegmentationDataset, recognize
 from ..data.folders import OTHER_NAMES, SPLITS
 from ..data.listing import files_in
 from ..data.survey import described, survey
-from ..errors import DataError, MissingSplitError
+from ..errors import ConfigError, DataError, MissingSplitError
 from ..recipes.automatic import LONGEST_SIDE, Plan, plan
-from ..recipes.config import DataConfig
+from ..recipes.config import RECIPE_FILE, DataConfig, Recipe, load_recipe, save_recipe, value_of
 from ..weights.packages import packaged
 from .speed import measured
 
 FEWEST = 8
 """Images; a split of fewer says nothing about others."""
+
+
+def recipe_for(root: Path, minutes: float, overrides: Sequence[str], say: Callable[[str], None]) -> Recipe:
+    """The recipe of ``plan_for``, written to the run's folder; ``--key.sub value`` pairs have the last word.
+
+    Raises ``ConfigError`` for a folder that is a run's, or one for the run that is taken."""
+    if (root / RECIPE_FILE).is_file():
+        raise ConfigError(f"{root}: a run's folder; to go on with it: fcn train --resume {root}")
+    given = value_of("trainer.run_dir", overrides)
+    planned = plan_for(root, minutes, Path(given) if given else None, say)
+    run_dir = Path(planned.recipe.trainer.run_dir).expanduser()
+    if (run_dir / RECIPE_FILE).exists():
+        raise ConfigError(f"trainer.run_dir: {run_dir} already holds a run; give another folder")
+    save_recipe(planned.recipe, run_dir / RECIPE_FILE)
+    return load_recipe(run_dir / RECIPE_FILE, overrides)
 
 
 def plan_for(root: Path, minutes: float, run_dir: Path | None, say: Callable[[str], None]) -> Plan:

@@ -105,3 +105,20 @@ def test_representations_are_one_line(run: Path, shapes: Path) -> None:
     metrics = repr(fcn.metrics_from_confusion(torch.tensor([[3, 1], [0, 4]])))
     assert metrics.startswith("Metrics(pixel_accuracy=0.875, mean_accuracy=0.875, mean_iu=0.775")
     assert "\n" not in metrics
+
+
+def test_a_notebook_trains_and_scores(shapes: Path, finished: Path, tmp_path: Path) -> None:
+    keys = {
+        "trainer.run_dir": tmp_path / "a", "data.kind": "folder", "data.root": shapes, "data.augment.crop": [48, 64],
+        "stages.stride": [32], "stages.epochs": [1], "stages.lr": [0.003],
+    }  # fmt: skip
+    run = fcn.train("camvid_fcn8s_small", keys=keys)
+    assert run == tmp_path / "a"
+    assert (run / "report.html").is_file()
+    metrics = fcn.evaluate(run)
+    assert isinstance(metrics, fcn.Metrics)
+    assert int(metrics.confusion.sum()) == sum(
+        int((sample["target"] != 255).sum()) for sample in load_recipe(run / "recipe.yaml").data.dataset("test")
+    )
+    other = fcn.evaluate(finished / "best.safetensors", "val", keys={"data.kind": "folder", "data.root": shapes})
+    assert isinstance(other, fcn.Metrics)
