@@ -15,8 +15,10 @@ import re
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -39,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = commands[options.command]
     if rest and not getattr(command, "OVERRIDES", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if arguments is None:  # the program itself
+        _warn_in_a_line(options.command)
     with _terminated_as_interrupted():
         try:
             return int(command.run(options, rest))
@@ -99,6 +103,21 @@ def _overrides_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
 def _commands() -> dict[str, ModuleType]:
     names = [found.name for found in pkgutil.iter_modules(__path__) if not found.name.startswith("_")]
     return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+
+
+def _warn_in_a_line(command: str) -> None:
+    """This program's warnings as its other lines; those of libraries as ever."""
+    usual = warnings.showwarning
+
+    def show(message: Any, category: Any, filename: str, *rest: Any) -> None:
+        if not Path(filename).is_relative_to(Path(__file__).parents[1]):
+            usual(message, category, filename, *rest)
+            return
+        from tqdm import tqdm  # beside a progress bar
+
+        tqdm.write(f"fcn {command}: {message}", file=sys.stderr)
+
+    warnings.showwarning = show  # type: ignore[assignment]
 
 
 @contextmanager
