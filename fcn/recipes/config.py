@@ -306,7 +306,9 @@ def recipe_file(recipe: str | Path) -> Path:
         return Path(recipe)
     library = {path.stem: path for path in sorted(LIBRARY.glob("*.yaml"))}
     if str(recipe) not in library:
-        raise ConfigError(f"{recipe}: recipe not found; these come along: {', '.join(library)}")
+        raise ConfigError(
+            f"{recipe}: recipe not found, nor a folder of data; these recipes come along: {', '.join(library)}"
+        )
     return library[str(recipe)]
 
 

@@ -70,7 +70,10 @@ def test_recipes_come_along_by_name(path: Path) -> None:
 
 
 def test_unknown_recipes_are_answered_with_the_known() -> None:
-    with pytest.raises(ConfigError, match=r"camvid: recipe not found; these come along: camvid_fcn8s_lite0, camvid"):
+    with pytest.raises(
+        ConfigError,
+        match=r"camvid: recipe not found, nor a folder of data; these recipes come along: camvid_fcn8s_lite0, camvid",
+    ):
         load_recipe("camvid")
 
 
