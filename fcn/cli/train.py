@@ -42,8 +42,8 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
     if (options.recipe is None) == (options.resume is None) or (options.resume and options.preset):
         raise ConfigError("give a folder of data or a recipe, or --resume RUN_DIR; overrides may follow")
     on_data = options.recipe is not None and Path(options.recipe).is_dir()
-    if options.minutes is not None and not (on_data and options.minutes > 0):
-        raise ConfigError("--minutes is more than 0, and for a folder of data: a recipe says epochs")
+    if options.minutes is not None and not on_data:
+        raise ConfigError("--minutes is for a folder of data; a recipe says epochs")
 
     from pytorch_lightning.utilities import rank_zero_only
 
@@ -58,7 +58,11 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
     else:
         if on_data and options.preset:
             raise ConfigError("--preset is for recipes; on a folder of data the solver is chosen")
-        planned = recipe_for(Path(options.recipe), options.minutes or 10.0, overrides, say) if on_data else None
+        planned = (
+            recipe_for(Path(options.recipe), 10.0 if options.minutes is None else options.minutes, overrides, say)
+            if on_data
+            else None
+        )
         recipe = planned or load_recipe(options.recipe, overrides, options.preset)
         run_dir = recipe.trainer.run_dir
     try:

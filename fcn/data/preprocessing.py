@@ -58,7 +58,7 @@ class Preprocessing:
         return len(self.mean)
 
     def reduced(self, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """An image ``[H, W(, C)]`` no larger than ``longest_side``: what is called with."""
+        """An image ``[H, W(, C)]`` as the network is to see it: no larger than ``longest_side``."""
         height, width = image.shape[:2]
         return resized_image(image, reduced_size((height, width), self.longest_side))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -26,14 +27,19 @@ FEWEST = 8
 def recipe_for(root: Path, minutes: float, overrides: Sequence[str], say: Callable[[str], None]) -> Recipe:
     """The recipe of ``plan_for``, written to the run's folder; ``--key.sub value`` pairs have the last word.
 
-    Raises ``ConfigError`` for a folder that is a run's, or one for the run that is taken."""
+    Raises ``ConfigError`` for minutes that are none, a folder that is a run's, or one for the run that is taken."""
+    if not 0 < minutes < math.inf:
+        raise ConfigError(f"minutes must be above 0 and finite, got {minutes:g}")
     if (root / RECIPE_FILE).is_file():
         raise ConfigError(f"{root}: a run's folder; to go on with it: fcn train --resume {root}")
     given = value_of("trainer.run_dir", overrides)
     planned = plan_for(root, minutes, Path(given) if given else None, say)
     run_dir = Path(planned.recipe.trainer.run_dir).expanduser()
     if (run_dir / RECIPE_FILE).exists():
-        raise ConfigError(f"trainer.run_dir: {run_dir} already holds a run; give another folder")
+        raise ConfigError(
+            f"trainer.run_dir: {run_dir} already holds a run; go on with 'fcn train --resume {run_dir}', or give "
+            "another folder"
+        )
     save_recipe(planned.recipe, run_dir / RECIPE_FILE)
     return load_recipe(run_dir / RECIPE_FILE, overrides)
 
@@ -47,16 +53,15 @@ def plan_for(root: Path, minutes: float, run_dir: Path | None, say: Callable[[st
     if kind != "folder":
         say(f"{root}: recognized as {kind} data")
     data, train_set, val_set = _with_splits(_divided(data, say), say)
-    for note in dict.fromkeys((*train_set.notes, *val_set.notes)):
-        say(note)
     if len(train_set) + len(val_set) < FEWEST:
         raise DataError(
             f"{root}: {len(train_set)} images to train on and {len(val_set)} to validate, {FEWEST} are the least"
         )
-    found = survey(train_set, LONGEST_SIDE)
+    first = next(iter(train_set.tasks.values()))  # of several tasks, whose images are the same
+    found = survey(first, LONGEST_SIDE)
     if found.largest > LONGEST_SIDE:
         data = replace(data, longest_side=LONGEST_SIDE)
-    for line in described(found, train_set.classes):
+    for line in described(found, first.classes):
         say(line)
     say(f"{len(val_set)} further images ({data.val_split}) say which weights are best")
     result = plan(

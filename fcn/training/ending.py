@@ -101,7 +101,11 @@ def write_page(run_dir: Path, progress: bool = True) -> tuple[Path, Metrics, Tas
         examples=scored.examples(),
         commands={
             "Label images": f"fcn predict {run_dir} IMAGES --out labels",
-            "Score on images kept apart": f"fcn evaluate {run_dir} --split {data.test_split}",
+            **(
+                {"Score on images kept apart": f"fcn evaluate {run_dir} --split {data.test_split}"}
+                if data.test_split != data.val_split
+                else {}
+            ),
             "Train longer": f"fcn train --resume {run_dir} --stages.epochs '{longer}'",
         },
     )

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from fcn.cli import main
-from fcn.data import ArrayDataset
+from fcn.data import KINDS, ArrayDataset, Kind, TaskDataset, folder
 from fcn.data.survey import Survey, described, survey
 from fcn.evaluation.collapse import classes_never_found, one_class_everywhere
 from fcn.evaluation.metrics import metrics_from_confusion
@@ -96,6 +96,19 @@ def test_plan_is_made_of_what_the_data_hold() -> None:
     assert "reduced to 768 pixels" in reasons
 
 
+def test_several_tasks_are_planned_by_the_first(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(root: Path, split: str) -> TaskDataset:
+        return TaskDataset({"things": folder(root, split), "again": folder(root, split)})
+
+    monkeypatch.setitem(KINDS, "several", Kind(load, ("classes.txt",)))
+    monkeypatch.setattr(automatic, "recognize", lambda _: "several")
+    monkeypatch.setattr(automatic, "measured", lambda *_, **__: Cost(1.0, 0.0))
+    lines: list[str] = []
+    automatic.plan_for(shapes, 1.0, tmp_path / "run", lines.append)
+    assert "6 images of about 64 x 48 pixels" in lines
+    assert any(line.startswith("3 classes by their part of the labeled pixels: ground") for line in lines)
+
+
 def test_runs_are_numbered(tmp_path: Path) -> None:
     names = []
     for _ in range(3):
@@ -142,8 +155,9 @@ def test_a_folder_is_trained_on(
     ("arguments", "message"),
     [
         (["DATA", "--preset", "heavy"], "--preset is for recipes"),
-        (["camvid_fcn8s_small", "--minutes", "3"], "--minutes is more than 0, and for a folder of data"),
-        (["DATA", "--minutes", "0"], "--minutes is more than 0"),
+        (["camvid_fcn8s_small", "--minutes", "3"], "--minutes is for a folder of data"),
+        (["DATA", "--minutes", "0"], "minutes must be above 0 and finite, got 0"),
+        (["DATA", "--minutes", "inf"], "minutes must be above 0 and finite, got inf"),
         (["RUN"], "a run's folder; to go on with it: fcn train --resume"),
         (["EMPTY"], "split 'train' not found"),
         (["FEW"], "4 images to train on and 0 to validate|too few to divide"),
